@@ -1,0 +1,1 @@
+"""Tracks what a network's features do while it trains."""

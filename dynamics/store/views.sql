@@ -1,0 +1,108 @@
+-- The interface: what people query. Column names are stable; the current timeline only.
+create view timeline as select value as branch from raw.meta where key = 'branch';
+create view level as select value::double as fdr from raw.meta where key = 'fdr';
+
+create view checkpoints as
+    select step, epoch, samples, loss, branch from raw.checkpoints semi join timeline using (branch) order by step;
+
+create view snapshots as
+    select s.site, s.step, s.rows, s.d_in, g.scale, g.effective_rank, g.top_share, g.procrustes_residual, s.dtype, s.path
+    from raw.snapshots s left join raw.geometry g using (branch, site, step) semi join timeline using (branch)
+    order by s.site, s.step;
+
+create view saes as
+    select site, step, arm, seed, architecture, n_latents, k, fvu, l0, dead, revived, restarted, path
+    from raw.saes semi join timeline using (branch) order by site, arm, seed, step;
+
+create view latents as
+    select l.site, l.step, l.arm, l.seed, l.latent, l.density, l.mean_activation, l.max_activation, h.track
+    from raw.latents l
+    left join raw.feature_history h
+        on l.arm = 'chain' and h.branch = l.branch and h.site = l.site and h.step = l.step and h.latent = l.latent
+    semi join timeline t on t.branch = l.branch;
+
+create view contexts as
+    select c.site, c.step, c.latent, h.track, c.rank, c.row, p.text, c.activation, p.before, p.after
+    from raw.contexts c
+    join raw.snapshots s using (branch, site, step)
+    left join raw.probe_rows p on p.probe = s.probe and p.row = c.row
+    left join raw.feature_history h on h.branch = c.branch and h.site = c.site and h.step = c.step and h.latent = c.latent
+    semi join timeline t on t.branch = c.branch;
+
+create view pairs as
+    select site, from_step, to_step, arm, seed, live_from, live_to, candidates, links
+    from raw.pairs semi join timeline using (branch) order by site, arm, seed, from_step;
+
+create view links as
+    select site, from_step, from_latent, to_step, to_latent, cosine, overlap, correlation, ahead, back, score, margin, reciprocal,
+        p_value, q_value, gap
+    from raw.links semi join timeline using (branch);
+
+-- reason is null exactly where an event is published; 'q' where the evidence does not reach the run's level.
+create view event_candidates as
+    select event, site, kind, step, from_step, to_step, parents, children, parent_tracks, child_tracks, score, p_value, q_value, arm, seed,
+        arm = 'chain' and reason is null and (q_value is null or q_value <= fdr) as published,
+        case when arm <> 'chain' then coalesce(reason, 'null arm') when reason is not null then reason when q_value > fdr then 'q' end as reason,
+        evidence
+    from raw.event_candidates semi join timeline using (branch), level;
+
+create view events as
+    select event, site, kind, step, from_step, to_step, parents, children, parent_tracks, child_tracks, score, p_value, q_value, evidence
+    from event_candidates where published order by site, step, kind;
+
+create view feature_history as
+    select site, track, lineage, step, latent, density, mean_activation, cosine_to_previous, angle_from_start, turned, null_turned,
+        presence, contribution
+    from raw.feature_history semi join timeline using (branch) order by site, track, step;
+
+create view tracks as
+    select site, track, lineage, first_step, last_step, checkpoints, left_censored, right_censored
+    from raw.tracks semi join timeline using (branch) order by site, track;
+
+create view onsets as
+    select site, track, step, low, high, censored from raw.onsets semi join timeline using (branch) order by site, track;
+
+create view transitions as
+    select site, from_step, to_step, peak_step, score, p_value, series from raw.transitions semi join timeline using (branch)
+    order by site, from_step;
+
+create view change as
+    select site, step, series, value from raw.change semi join timeline using (branch) order by site, series, step;
+
+create view resolution as
+    select site, kind, tests, null_candidates, smallest_q from raw.resolution semi join timeline using (branch) order by site, kind;
+
+create view notes as
+    select site, stage, note from raw.notes semi join timeline using (branch) order by site, stage;
+
+-- The null band: what the null arm's candidates that clear the same bar would add per pair of checkpoints.
+create view null_rates as
+    with bar as (select site, kind, max(p_value) as p from events group by all),
+    compared as (select site, count(*) as n from pairs where arm = 'null' group by all)
+    select c.site, c.kind, count(*) filter (where b.p is not null and c.p_value <= b.p) / any_value(n.n) as per_pair
+    from event_candidates c join compared n using (site) left join bar b using (site, kind)
+    where c.arm = 'null' group by all;
+
+create view population as
+    with counted as (
+        select site, step,
+            count(*) filter (where kind = 'birth') as births, count(*) filter (where kind = 'death') as deaths,
+            count(*) filter (where kind = 'split') as splits, count(*) filter (where kind = 'merge') as merges,
+            count(*) filter (where kind = 'rotation') as rotations
+        from events group by all
+    ),
+    expected as (
+        select site,
+            max(per_pair) filter (where kind = 'birth') as births, max(per_pair) filter (where kind = 'death') as deaths,
+            max(per_pair) filter (where kind = 'split') as splits, max(per_pair) filter (where kind = 'merge') as merges,
+            max(per_pair) filter (where kind = 'rotation') as rotations
+        from null_rates group by all
+    )
+    select p.site, p.step, p.live, p.dead,
+        coalesce(c.births, 0) as births, coalesce(c.deaths, 0) as deaths, coalesce(c.splits, 0) as splits,
+        coalesce(c.merges, 0) as merges, coalesce(c.rotations, 0) as rotations,
+        coalesce(e.births, 0) as null_births, coalesce(e.deaths, 0) as null_deaths, coalesce(e.splits, 0) as null_splits,
+        coalesce(e.merges, 0) as null_merges, coalesce(e.rotations, 0) as null_rotations,
+        p.mean_drift, p.null_drift, p.null_drift_high
+    from raw.population p left join counted c using (site, step) left join expected e using (site) semi join timeline using (branch)
+    order by p.site, p.step;
