@@ -1,0 +1,90 @@
+"""The small facts of a run: its SAE settings, the published level, whether it is still being recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dynamics.files.atomic import lock, write_json
+from dynamics.files.commits import DamagedError
+from dynamics.files.layout import RunDirectory
+from dynamics.sae.config import SaeConfig
+
+LEVEL = 0.1
+"""False-discovery rate at which events are published unless the user says otherwise."""
+
+
+def write_settings(run: RunDirectory, config: SaeConfig) -> None:
+    """Write the SAE settings of a run, once.
+
+    Raises:
+        ValueError: if the run has others, naming each difference.
+    """
+    with lock(run.locks / "settings.lock"):
+        known = load_settings(run)
+        if known is None:
+            write_json(run.path / "settings.json", asdict(config))
+            return
+    if known == config:
+        return
+    old, new = asdict(known), asdict(config)
+    differences = ", ".join(f"{name} is {old[name]}, given {new[name]}" for name in old if old[name] != new[name])
+    raise ValueError(
+        f"the run has other SAE settings: {differences}; leave them out to go on, or use another run directory"
+    )
+
+
+def load_settings(run: RunDirectory) -> SaeConfig | None:
+    """The SAE settings of a run, None before they are written.
+
+    Raises:
+        DamagedError: if their file is damaged.
+    """
+    content = _read(run.path / "settings.json")
+    if content is None:
+        return None
+    try:
+        return SaeConfig(**content)
+    except (TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{run.path / 'settings.json'} is damaged ({error}); restore it, or remove it and `saes`"
+        ) from None
+
+
+def write_level(run: RunDirectory, fdr: float) -> None:
+    """Set the false-discovery rate up to which events are published.
+
+    Raises:
+        ValueError: if it is not in (0, 1).
+    """
+    if not 0 < fdr < 1:
+        raise ValueError(f"the false-discovery rate must lie between 0 and 1, got {fdr}; 0.1 is the default")
+    write_json(run.path / "level.json", {"fdr": fdr})
+
+
+def load_level(run: RunDirectory) -> float:
+    """The published false-discovery rate."""
+    content = _read(run.path / "level.json")
+    return LEVEL if content is None else float(content["fdr"])
+
+
+def write_recording(run: RunDirectory, *, closed: bool) -> None:
+    """Mark whether more snapshots are to come."""
+    write_json(run.path / "recording.json", {"closed": closed})
+
+
+def load_recording(run: RunDirectory) -> bool | None:
+    """True where a recorder has closed the run, False while it records (or died), None where none ever did."""
+    content = _read(run.path / "recording.json")
+    return None if content is None else bool(content["closed"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise DamagedError(f"{path} is damaged: it is no JSON object; restore or remove it") from None

@@ -1,0 +1,121 @@
+"""Snapshots on disk: the activations of a site at a step."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dynamics.files.commits import DamagedError, commit, is_committed, read_commit, read_file
+from dynamics.files.layout import BRANCH, RunDirectory, folder_name
+from dynamics.files.tensors import parse_tensors, tensor_bytes
+
+FILE = "activations.safetensors"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotRecord:
+    """What is known about a snapshot without reading its activations."""
+
+    site: str
+    step: int
+    """Optimiser step."""
+    probe: str
+    """Digest of the probe whose rows these are."""
+    branch: str = BRANCH
+    epoch: float | None = None
+    samples: int | None = None
+    """Training examples seen so far."""
+    loss: float | None = None
+    fingerprint: str | None = None
+    """Digest of the model's weights; None for a snapshot made elsewhere."""
+    dtype: str = ""
+    """``float32``, ``float16`` or ``bfloat16``; this and the next three are filled in by ``write_snapshot``."""
+    rows: int = 0
+    d_in: int = 0
+    path: str = ""
+    """The file of activations, from the run directory."""
+
+
+def write_snapshot(
+    run: RunDirectory, record: SnapshotRecord, activations: Float[Tensor, "rows d_in"]
+) -> SnapshotRecord:
+    """Commit the activations of a site at a step, in the dtype they come in.
+
+    Writing the same again changes nothing. The probe should be written before.
+
+    Returns:
+        The record with dtype, rows, d_in and path filled in.
+
+    Raises:
+        ValueError: if the dtype is none of float32, float16, bfloat16.
+        FileExistsError: if the step has other activations or other facts committed.
+    """
+    dtype = str(activations.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ValueError(f"activations are {dtype}; a snapshot holds one of {', '.join(DTYPES)}")
+    folder = run.snapshot(record.site, record.step, record.branch)
+    rows, d_in = activations.shape
+    record = replace(record, dtype=dtype, rows=rows, d_in=d_in, path=run.relative(folder / FILE))
+    data = tensor_bytes({"activations": activations})
+    if is_committed(folder):
+        return _same(folder, record, data)
+    facts = asdict(record)
+    del facts["path"]
+    commit(folder, facts, {FILE: data})
+    return record
+
+
+def _same(folder: Path, record: SnapshotRecord, data: bytes) -> SnapshotRecord:
+    committed = read_commit(folder)
+    known = _record(committed, record.path)
+    if committed["files"].get(FILE) != hashlib.sha256(data).hexdigest():
+        raise FileExistsError(
+            f"step {record.step} of {record.site} is committed with other activations "
+            f"({known.dtype} {known.rows} x {known.d_in}); what is committed never changes: use another run directory"
+        )
+    for name in ("probe", "epoch", "samples", "loss", "fingerprint"):
+        old, new = getattr(known, name), getattr(record, name)
+        if new is not None and new != old and not (new != new and old != old):  # a NaN loss equals a NaN loss
+            raise FileExistsError(
+                f"step {record.step} of {record.site} is committed with {name} {old}, given {new}; "
+                "what is committed never changes: use another run directory"
+            )
+    return known
+
+
+def snapshots(run: RunDirectory, site: str, branch: str = BRANCH) -> list[SnapshotRecord]:
+    """The committed snapshots of a site, ascending by step; empty where there are none.
+
+    Raises:
+        DamagedError: if a commit record does not parse.
+    """
+    folders = run.snapshots(branch).glob(f"step_*/{folder_name(site)}")
+    records = [_record(read_commit(folder), run.relative(folder / FILE)) for folder in folders if is_committed(folder)]
+    return sorted(records, key=lambda record: record.step)
+
+
+def _record(committed: dict[str, Any], path: str) -> SnapshotRecord:
+    known = {field.name for field in fields(SnapshotRecord)}
+    try:
+        return SnapshotRecord(**{**{name: value for name, value in committed.items() if name in known}, "path": path})
+    except TypeError:
+        raise DamagedError(f"the commit record of {path} is damaged: it names no site, step or probe") from None
+
+
+def load_activations(run: RunDirectory, record: SnapshotRecord) -> Float[Tensor, "rows d_in"]:
+    """The activations of a snapshot as float32, compared with the SHA-256 they were committed with.
+
+    Raises:
+        FileNotFoundError: if the snapshot is not there.
+        DamagedError: if its file is missing or damaged.
+    """
+    path = run.path / record.path
+    tensors, _ = parse_tensors(read_file(path.parent, path.name), str(path))
+    return tensors["activations"].float()
