@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Architecture = Literal["topk", "relu"]
+"""What can be trained."""
+AnyArchitecture = Literal["topk", "relu", "batch_topk", "jump_relu"]
+"""What can be read and used."""
 
 
 @dataclass(frozen=True)
