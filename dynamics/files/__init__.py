@@ -2,6 +2,8 @@
 
 from dynamics.files.atomic import lock, sha256, write_bytes, write_json
 from dynamics.files.commits import DamagedError
+from dynamics.files.importing import import_snapshots
+from dynamics.files.importing_saes import import_saes
 from dynamics.files.layout import BRANCH, FORMAT, RunDirectory
 from dynamics.files.probes import load_probe, write_probe
 from dynamics.files.results import TrackingRecord, load_tables, tracking_record, write_tracking
@@ -24,6 +26,8 @@ __all__ = [
     "SaeRecord",
     "SnapshotRecord",
     "TrackingRecord",
+    "import_saes",
+    "import_snapshots",
     "load_activations",
     "load_contexts",
     "load_latents",
