@@ -1,0 +1,87 @@
+"""A background process that works while training goes on: its parent's side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from typing import IO
+
+from dynamics.engines.inline import work_off
+from dynamics.files.layout import RunDirectory
+from dynamics.pipeline.plan import remaining
+
+RESTARTS = 3
+"""How often a worker that died is started again; a job that kills it is given up before that is spent."""
+
+
+class WorkerEngine:
+    """Keeps one ``dynamics work RUN --follow`` running; its standard input is a pipe, so it notices when we die."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, if one was started."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Starts the worker; it lives in a session of its own, so that Ctrl-C here does not reach it."""
+        self._starts += 1
+        with (self._run.path / "worker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dynamics", "work", str(self._run.path), "--follow"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **one_thread()},
+                start_new_session=True,
+            )
+
+    def snapshots_written(self) -> None:
+        """Nothing to say to a worker that is alive: it looks for itself. One that died is started again."""
+        if self._process is None or (self._process.poll() is not None and self._starts <= RESTARTS):
+            self._hang_up()
+            self.start()
+
+    def close(self, *, wait: bool = False, progress: bool = True) -> str:
+        """Tells the worker to drain what is left and end by itself, or waits for that."""
+        alive = self._process is not None and self._process.poll() is None
+        self._send(b"close\n")
+        self._hang_up()
+        self._reap()
+        if wait:
+            tally = work_off(self._run, progress=progress)
+            return f"everything is done ({tally.failed} jobs failed)" if tally.failed else "everything is done"
+        left = remaining(self._run)
+        again = f"`dynamics analyze {self._run.path}`"
+        if alive:
+            return f"{left} jobs left; the worker (pid {self.pid}) goes on with them, {again} waits for the end"
+        return f"{left} jobs left and the worker has ended; {again} does them"
+
+    def _send(self, line: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+
+    def _hang_up(self) -> None:
+        pipe: IO[bytes] | None = self._process.stdin if self._process else None
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _reap(self) -> None:
+        """Waits for the worker's end in the background, so that no zombie stays behind."""
+        if self._process is not None:
+            threading.Thread(target=self._process.wait, daemon=True).start()
+
+
+def one_thread() -> dict[str, str]:
+    """Environment of a process that leaves the other cores to training."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

@@ -1,0 +1,100 @@
+"""Jobs that did not work out: RUN/failed/<job>.json, with the reason and how often it was tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from dynamics.files.atomic import make_folder, write_json
+from dynamics.files.layout import RunDirectory
+from dynamics.pipeline.job import Job
+
+TRIES = 2
+"""Errors after which a job is given up."""
+DEATHS = 3
+"""Ends of the process without a word after which a job is given up; one more, as the cause may lie outside."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is known of a job that failed, or was begun and not finished."""
+
+    job: Job
+    errors: int = 0
+    deaths: int = 0
+    reason: str = ""
+    final: bool = False
+
+    @property
+    def given_up(self) -> bool:
+        return self.final or self.errors >= TRIES or self.deaths >= DEATHS
+
+
+def failures(run: RunDirectory) -> list[Failure]:
+    """Every job that failed or was begun and not finished, by name."""
+    return [found for path in sorted(run.failed.glob("*.json")) for found in _read(path.read_text())]
+
+
+def given_up(run: RunDirectory) -> dict[Job, Failure]:
+    return {failure.job: failure for failure in failures(run) if failure.given_up}
+
+
+def begun(run: RunDirectory, job: Job) -> None:
+    """Counts a death in advance: a process that is killed cannot do it. :func:`finished` takes it back."""
+    before = _of(run, job)
+    _write(run, replace(before, deaths=before.deaths + 1, reason=before.reason or "its process ended at work"))
+
+
+def finished(run: RunDirectory, job: Job) -> None:
+    """The job is done: nothing to remember."""
+    _path(run, job).unlink(missing_ok=True)
+
+
+def interrupted(run: RunDirectory, job: Job) -> None:
+    """Stopped on request, which is nobody's fault."""
+    before = _of(run, job)
+    if before.deaths <= 1 and not before.errors:
+        finished(run, job)
+    else:
+        _write(run, replace(before, deaths=before.deaths - 1))
+
+
+def failed(run: RunDirectory, job: Job, reason: str, *, final: bool = False) -> Failure:
+    """Remembers an error. ``final``: trying again cannot help."""
+    before = _of(run, job)
+    after = replace(before, errors=before.errors + 1, deaths=before.deaths - 1, reason=reason, final=final)
+    _write(run, after)
+    return after
+
+
+def forgive(run: RunDirectory) -> int:
+    """Forgets every failure, so that each job is tried anew. Returns how many were given up."""
+    forgotten = given_up(run)
+    for failure in failures(run):
+        finished(run, failure.job)
+    return len(forgotten)
+
+
+def _of(run: RunDirectory, job: Job) -> Failure:
+    path = _path(run, job)
+    return next(_read(path.read_text()), Failure(job)) if path.exists() else Failure(job)
+
+
+def _read(text: str) -> Iterator[Failure]:
+    """Nothing where the record is damaged: then the job is simply tried again."""
+    try:
+        fields = json.loads(text)
+        yield Failure(**{**fields, "job": Job(**fields["job"])})
+    except (ValueError, TypeError, KeyError):
+        return
+
+
+def _write(run: RunDirectory, failure: Failure) -> None:
+    make_folder(run.failed)
+    write_json(_path(run, failure.job), asdict(failure))
+
+
+def _path(run: RunDirectory, job: Job) -> Path:
+    return run.failed / f"{job.name}.json"

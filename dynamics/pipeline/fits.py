@@ -1,0 +1,119 @@
+"""The fits of the three arms. Each writes one SAE with its measures; the commit record comes last."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dynamics.files.layout import RunDirectory
+from dynamics.files.saes import SaeRecord, load_sae, write_sae
+from dynamics.files.snapshots import load_activations
+from dynamics.pipeline.geometry import geometry
+from dynamics.pipeline.inputs import held_out, seeded, settings, usable_activations
+from dynamics.pipeline.nulls import null_snapshots
+from dynamics.pipeline.plan import SiteState, null_span
+from dynamics.sae.config import SaeConfig
+from dynamics.sae.metrics import Metrics, latent_statistics, top_rows
+from dynamics.sae.series import Fit, Scaling, better, fit_independent, fit_next, gate_fails
+
+Activations = Float[Tensor, "rows d_in"]
+HeldOut = Bool[np.ndarray, " rows"]
+Given = tuple[Activations, HeldOut, SaeConfig, torch.Generator]
+CONTEXTS = 8
+"""Strongest probe rows kept of each latent."""
+
+
+def fit_chain(run: RunDirectory, state: SiteState, step: int) -> None:
+    """The tracked SAE of a step, warm-started from the one before it where there is one.
+
+    Raises:
+        Unusable: if no SAE can be trained on the snapshot.
+    """
+    x, rows, config = _inputs(run, state, step)
+    generator = seeded(config, state.branch, state.site, "chain", step)
+    before = [record for record in state.chain if record.step < step]
+    if before:
+        previous = load_activations(run, state.snapshot(before[-1].step))
+        fit = _continued(run, before[-1], previous, (x, rows, config, generator))
+        shape = geometry(x, previous)
+    else:
+        fit, shape = fit_independent(x, rows, config, generator), geometry(x)
+    _write(run, state, ("chain", step, 0), fit, x, shape)
+
+
+def _continued(run: RunDirectory, last: SaeRecord, previous: Activations, given: Given) -> Fit:
+    """A warm start, and a cold one beside it where the warm one is much worse than what it started from."""
+    warm = fit_next(load_sae(run, last), Scaling.of(previous), *given)
+    if not gate_fails(warm, Metrics(last.fvu, last.l0, last.dead)):
+        return warm
+    return better(warm, fit_independent(*given))
+
+
+def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
+    """A short chain over surrogate snapshots, in which nothing happened by construction."""
+    start, *rest = null_span(state, seed)
+    before, rows, config = _inputs(run, state, start.step)
+    sae = load_sae(run, start)
+    for record, x in zip(rest, null_snapshots(run, state, seed), strict=True):
+        generator = seeded(config, state.branch, state.site, "null", seed, record.step)
+        fit = fit_next(sae, Scaling.of(before), x, rows, config, generator)
+        _write(run, state, ("null", record.step, seed), fit, x)
+        sae, before = fit.sae, x
+
+
+def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:
+    """An independent restart on the whole budget."""
+    x, rows, config = _inputs(run, state, step)
+    fit = fit_independent(x, rows, config, seeded(config, state.branch, state.site, "seed", step))
+    _write(run, state, ("seed", step, 0), fit, x)
+
+
+def _inputs(run: RunDirectory, state: SiteState, step: int) -> tuple[Activations, HeldOut, SaeConfig]:
+    snapshot, config = state.snapshot(step), settings(run)
+    return usable_activations(run, snapshot), held_out(run, snapshot, config), config
+
+
+def _write(
+    run: RunDirectory,
+    state: SiteState,
+    identity: tuple[str, int, int],
+    fit: Fit,
+    x: Float[Tensor, "rows d_in"],
+    shape: dict[str, float] | None = None,
+) -> None:
+    """Commits an SAE as (arm, step, seed), with the statistics of its latents on all of the probe."""
+    arm, step, seed = identity
+    record = SaeRecord(
+        branch=state.branch,
+        site=state.site,
+        arm=arm,
+        step=step,
+        seed=seed,
+        architecture=fit.sae.architecture,
+        n_latents=fit.sae.n_latents,
+        k=fit.sae.k,
+        **asdict(fit.metrics),
+        revived=fit.log.revived,
+        restarted=fit.restarted,
+        geometry=shape or {},
+    )
+    codes = fit.sae.encode_sparse(x)
+    contexts = contexts_table(codes) if arm == "chain" else None
+    write_sae(run, record, fit.sae.tensors(), latents_table(codes), contexts)
+
+
+def latents_table(codes: csr_array) -> pa.Table:
+    """One row a latent of ``codes [rows, latents]``."""
+    found = latent_statistics(codes)
+    return pa.table({"latent": np.arange(len(found.density)), **asdict(found)})
+
+
+def contexts_table(codes: csr_array) -> pa.Table:
+    """The strongest rows of every latent of ``codes [rows, latents]``."""
+    return pa.table(asdict(top_rows(codes, CONTEXTS)))

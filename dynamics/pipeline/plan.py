@@ -1,0 +1,162 @@
+"""Which jobs a run still wants, by looking at its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dynamics.files.layout import RunDirectory
+from dynamics.files.results import tracking_record
+from dynamics.files.saes import SaeRecord, sae_records
+from dynamics.files.snapshots import SnapshotRecord, snapshots
+from dynamics.pipeline.failures import given_up
+from dynamics.pipeline.job import Job
+
+NULL_STEPS = 3
+"""Surrogate checkpoints of a null chain after its start."""
+SEED_POSITIONS = (3, 12, 48)
+"""Checkpoints, counted from 0, that get an independent second SAE."""
+GROWTH = 1.25
+"""While training goes on, a site is tracked again when its chain has grown by this factor."""
+
+
+@dataclass(frozen=True)
+class SiteState:
+    """What there is of one site."""
+
+    site: str
+    snapshots: list[SnapshotRecord]
+    """Ascending by step, those without usable activations left out."""
+    chain: list[SaeRecord]
+    others: list[SaeRecord]
+    """The SAEs of the null and seed arms."""
+    failed: frozenset[Job]
+    branch: str
+
+    @property
+    def steps(self) -> list[int]:
+        return [record.step for record in self.snapshots]
+
+    @property
+    def chain_steps(self) -> list[int]:
+        return [record.step for record in self.chain]
+
+    @property
+    def inputs_digest(self) -> str:
+        """Names the SAEs that tracking would read; its first part is the number of checkpoints."""
+        records = [*self.chain, *self.others]
+        names = "\n".join(sorted(f"{r.arm} {r.step} {r.seed} {r.fvu} {r.l0}" for r in records))
+        return f"{len(self.chain):06d}-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+
+    def snapshot(self, step: int) -> SnapshotRecord:
+        return next(record for record in self.snapshots if record.step == step)
+
+    def job(self, kind: str, step: int, seed: int = 0) -> Job:
+        return Job(kind, self.site, step, seed, self.branch)  # type: ignore[arg-type]
+
+
+def site_state(run: RunDirectory, site: str, branch: str = "b0") -> SiteState:
+    failed = frozenset(job for job in given_up(run) if (job.site, job.branch) == (site, branch))
+    left_out = {job.step for job in failed if job.kind == "chain"}
+    usable = [s for s in snapshots(run, site, branch) if s.step not in left_out]
+    records = sae_records(run, site, branch=branch)
+    return SiteState(
+        site=site,
+        snapshots=usable,
+        chain=[r for r in records if r.arm == "chain" and r.step in {s.step for s in usable}],
+        others=[r for r in records if r.arm != "chain"],
+        failed=failed,
+        branch=branch,
+    )
+
+
+def missing_jobs(run: RunDirectory, branch: str = "b0", *, growing: bool = False) -> list[Job]:
+    """Every job that could be done now, the most urgent first.
+
+    Args:
+        growing: more checkpoints are on their way, so tracking waits until it has enough new ones.
+    """
+    states = [site_state(run, site, branch) for site in run.sites(branch)]
+    return sorted((job for state in states for job in ready_jobs(run, state, growing)), key=lambda job: job.priority)
+
+
+def ready_jobs(run: RunDirectory, state: SiteState, growing: bool = False) -> list[Job]:
+    """The jobs of one site that could be done now."""
+    jobs = (*_ready_fits(state), *_due_tracking(run, state, growing))
+    return [job for job in jobs if job not in state.failed]
+
+
+def remaining(run: RunDirectory, branch: str = "b0") -> int:
+    """How many jobs the run still wants, those included whose inputs are not there yet."""
+    states = [site_state(run, site, branch) for site in run.sites(branch)]
+    return sum(len(open_fits(state)) + _wants_tracking(run, state) for state in states)
+
+
+def open_fits(state: SiteState) -> list[Job]:
+    """Every fit that the site's snapshots ask for, is not done and not given up."""
+    wanted = [state.job("chain", step) for step in state.steps]
+    wanted += [state.job("null", state.steps[start], seed) for seed, start in enumerate(null_starts(len(state.steps)))]
+    wanted += [state.job("seed", step) for step in _seed_steps(state.steps)]
+    done = _done(state)
+    return [job for job in wanted if job not in done and job not in state.failed]
+
+
+def null_starts(checkpoints: int) -> list[int]:
+    """Positions where null chains start: 0, 3, 6, 12, 24, … as far as there are checkpoints for all of its steps.
+
+    More checkpoints only ever add starts, so a chain that was made stays valid.
+    """
+    starts = [0]
+    while starts[-1] + NULL_STEPS < checkpoints:
+        starts.append(max(2 * starts[-1], NULL_STEPS))
+    return starts[:-1]
+
+
+def null_span(state: SiteState, seed: int) -> list[SaeRecord]:
+    """The chain's SAEs over which null chain number ``seed`` runs: its start, then its steps."""
+    start = null_starts(len(state.chain))[seed]
+    return state.chain[start : start + NULL_STEPS + 1]
+
+
+def _ready_fits(state: SiteState) -> Iterator[Job]:
+    missing = [step for step in state.steps if step not in set(state.chain_steps)]
+    if missing:
+        yield state.job("chain", missing[0])
+    steps, done = state.chain_steps, _done(state)
+    nulls = [state.job("null", steps[start], seed) for seed, start in enumerate(null_starts(len(steps)))]
+    yield from (job for job in (*nulls, *(state.job("seed", s) for s in _seed_steps(steps))) if job not in done)
+
+
+def _seed_steps(steps: list[int]) -> list[int]:
+    return [steps[position] for position in SEED_POSITIONS if position < len(steps)]
+
+
+def _done(state: SiteState) -> set[Job]:
+    have = {(record.arm, record.step, record.seed) for record in state.others}
+    nulls = {
+        state.job("null", null_span(state, seed)[0].step, seed)
+        for seed in range(len(null_starts(len(state.chain))))
+        if have.issuperset(("null", record.step, seed) for record in null_span(state, seed)[1:])
+    }
+    seeds = {state.job("seed", step, seed) for arm, step, seed in have if arm == "seed"}
+    return {state.job("chain", step) for step in state.chain_steps} | nulls | seeds
+
+
+def _due_tracking(run: RunDirectory, state: SiteState, growing: bool) -> Iterator[Job]:
+    if not state.chain or open_fits(state) or not _wants_tracking(run, state):
+        return
+    if not growing or _grown_enough(run, state):
+        yield state.job("track", state.chain_steps[-1])
+
+
+def _wants_tracking(run: RunDirectory, state: SiteState) -> bool:
+    if not state.steps or state.job("track", state.steps[-1]) in state.failed:
+        return False
+    record = tracking_record(run, state.site, state.branch)
+    return record is None or record.inputs != state.inputs_digest
+
+
+def _grown_enough(run: RunDirectory, state: SiteState) -> bool:
+    record = tracking_record(run, state.site, state.branch)
+    return record is None or len(state.chain) >= GROWTH * int(record.inputs.split("-")[0])
