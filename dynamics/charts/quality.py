@@ -1,0 +1,87 @@
+"""How good the dictionaries are: what is not explained, how many latents fire, how many never do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from dynamics.charts.rows import History, Row, Source
+from dynamics.charts.steps import StepAxis, grouped, merged_note
+from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, count, finished, sentence, values
+
+QUALITY = """
+select step, arm, seed, fvu, l0, dead, restarted
+from saes where site = $site and arm in ('chain', 'seed') order by step, arm, seed
+"""
+_PANELS = (
+    ("fvu", "FVU (share of variance)", ".2~f"),
+    ("l0", "L0 (latents per row)", ".4~g"),
+    ("dead", "dead latents", ".0%"),
+)
+_ARMS = alt.Scale(domain=["chain", "seed"], range=[CHAIN, SEED])
+
+
+def quality(run: History, site: str) -> Any:
+    """FVU, L0 and dead share of the chain's dictionaries, with the independent seeds as a yardstick.
+
+    On rows held out from training: FVU is the fraction of variance unexplained (0 is perfect), L0 the mean number of
+    latents that fire per row, dead the share of latents that never fire. Triangles mark cold restarts of the chain.
+
+    Raises:
+        ValueError: if the run has no such site.
+    """
+    source = Source(run)
+    rows = source.rows(QUALITY, site=source.site(site))
+    chain = [row for row in rows if row["arm"] == "chain"]
+    if not chain:
+        return sentence(f"No dictionary of {site} has been trained yet.", f"Dictionaries of {site}", source.text)
+    axis = StepAxis.over(row["step"] for row in rows)
+    merged = axis.merged(MARKS // 15)
+    shown = {arm: _of_arm(rows, arm, merged) for arm in ("chain", "seed")}
+    panels = [_panel(axis, shown, *panel, labels=panel is _PANELS[-1]) for panel in _PANELS]
+    restarts = sum(bool(row["restarted"]) for row in chain)
+    subtitle = [
+        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Triangles: cold restarts ({restarts:,}).",
+        merged_note(merged),
+    ]
+    return finished(alt.vconcat(*panels), _message(rows, chain), subtitle, source.text)
+
+
+def _of_arm(rows: list[Row], arm: str, merged: dict[int, int]) -> list[Row]:
+    own = [{**row, "restarted": int(bool(row["restarted"]))} for row in rows if row["arm"] == arm]
+    together = grouped(own, merged, ("restarted",))
+    return [{**row, "restarts": row["restarted"]} for row in together]
+
+
+def _message(rows: list[Row], chain: list[Row]) -> str:
+    last = chain[-1]
+    if last["fvu"] is None:
+        return f"{count(len(chain), 'dictionary', 'dictionaries')}, the last without a measured error"
+    said = f"The last dictionary leaves {last['fvu']:.0%} of the variance unexplained"
+    seeds = [row["fvu"] for row in rows if row["arm"] == "seed" and row["fvu"] is not None]
+    own = [row["fvu"] for row in chain if row["fvu"] is not None and any(row["step"] == r["step"] for r in rows if r["arm"] == "seed")]
+    if not seeds or not own:
+        return said
+    difference = sum(own) / len(own) - sum(seeds) / len(seeds)
+    if abs(difference) < 0.01:
+        return f"{said}; the chain is as good as independent seeds"
+    return f"{said}, {100 * abs(difference):.1f} points {'more' if difference > 0 else 'less'} than independent seeds do"
+
+
+def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str, numbers: str, *, labels: bool) -> Any:
+    y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=column == "dead", nice=True), axis=alt.Axis(tickCount=4, format=numbers))
+    colour = alt.Color("arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if column == "fvu" else None)
+    tooltip = [
+        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("arm:N"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
+        alt.Tooltip("l0:Q", format=".1f", title="L0"), alt.Tooltip("dead:Q", format=".1%", title="dead"),
+    ]  # fmt: skip
+    chain, seeds = (alt.Chart(values(shown[arm])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip) for arm in ("chain", "seed"))
+    restarts = alt.Chart(values([row for row in shown["chain"] if row["restarts"]])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
+    layers = [
+        chain.mark_line(strokeWidth=1.8).encode(color=colour),
+        chain.mark_point(filled=True, opacity=1, size=20 if len(shown["chain"]) <= 60 else 6).encode(color=colour),
+        seeds.mark_point(filled=False, strokeWidth=1.5, size=36).encode(color=colour),
+        restarts.mark_point(shape="triangle-up", filled=True, size=90, color=KINDS["death"], opacity=1, yOffset=-8),
+    ]
+    return alt.layer(*layers).properties(width=WIDTH, height=100)

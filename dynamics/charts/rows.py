@@ -1,0 +1,68 @@
+"""Rows for a chart, with the SQL that gave them: what a chart asks of a run, and safe quoting."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+Row = dict[str, Any]
+
+
+@runtime_checkable
+class History(Protocol):
+    """What charts and the report need of a run; ``dynamics.open(path)`` has it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def sql(self, query: str) -> Any: ...
+
+    def sites(self) -> list[str]: ...
+
+
+class Source:
+    """Asks a run for rows and remembers the questions, so that a chart can show the SQL behind it."""
+
+    def __init__(self, run: History) -> None:
+        self.run = run
+        self.queries: list[str] = []
+
+    def rows(self, query: str, **values: str | int | float) -> list[Row]:
+        """Rows of ``query``, its ``$name`` placeholders replaced by quoted values; numbers that JSON lacks become None."""
+        asked = re.sub(r"\$([a-z_]+)", lambda found: literal(values[found[1]]), query).strip()
+        self.queries.append(asked)
+        return [{name: _finite(value) for name, value in row.items()} for row in self.run.sql(asked).to_pylist()]
+
+    def site(self, name: str) -> str:
+        """The name, if the run has such a site.
+
+        Raises:
+            ValueError: if it has none, naming the nearest one.
+        """
+        sites = list(self.run.sites())
+        if name in sites:
+            return name
+        near = difflib.get_close_matches(name, sites, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"the run has no site {name!r}; {hint}It has: {', '.join(sites) or 'none yet'}")
+
+    @property
+    def text(self) -> str:
+        """Every query so far, to be pasted into ``dynamics sql RUN``."""
+        return ";\n\n".join(self.queries)
+
+
+def literal(value: str | int | float) -> str:
+    """A SQL literal that stands for exactly this value."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return repr(float(value)) if isinstance(value, float) else str(int(value))
+
+
+def _finite(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -1,0 +1,120 @@
+"""How every chart looks: fonts, colours that colour-blind readers can tell apart, titles, and the empty chart."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+
+WIDTH = 640
+"""Width of a plot area in pixels."""
+MARKS = 4000
+"""Most marks that one chart may hold."""
+
+INK, SOFT, FAINT, GRID = "#1b1f24", "#57606a", "#8c959f", "#e7eaee"
+BAND = "#c9ced6"
+"""The null band, everywhere: what retraining alone would give."""
+WINDOW = "#f0e442"
+"""A transition's window."""
+CHAIN, SEED = "#1b1f24", "#56b4e9"
+KINDS = {
+    "birth": "#009e73",
+    "death": "#d55e00",
+    "split": "#0072b2",
+    "merge": "#cc79a7",
+    "rotation": "#e69f00",
+    "drift": "#56b4e9",
+    "dormancy": "#8c959f",
+}
+"""One colour per kind of event, the same in every chart (the palette of Okabe and Ito)."""
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
+_CONFIG: dict[str, Any] = {
+    "font": FONT,
+    "background": "white",
+    "padding": 12,
+    "view": {"stroke": None},
+    "title": {
+        "anchor": "start",
+        "frame": "group",
+        "fontSize": 15,
+        "fontWeight": 600,
+        "color": INK,
+        "subtitleColor": SOFT,
+        "subtitleFontSize": 11.5,
+        "subtitlePadding": 5,
+        "subtitleLineHeight": 15,
+        "offset": 12,
+    },
+    "axis": {
+        "labelColor": SOFT,
+        "titleColor": SOFT,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "gridColor": GRID,
+        "domainColor": FAINT,
+        "tickColor": FAINT,
+        "tickSize": 4,
+        "labelPadding": 4,
+        "titlePadding": 8,
+    },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
+    "legend": {
+        "orient": "top",
+        "labelColor": SOFT,
+        "titleColor": SOFT,
+        "titleFontWeight": "normal",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleOrient": "left",
+        "offset": 6,
+    },
+    "concat": {"spacing": 14},
+}
+
+
+def finished(chart: Any, title: str, subtitle: str | Iterable[str], sql: str) -> Any:
+    """The chart with its title, its wrapped subtitle, our look, and the SQL behind it in ``usermeta``."""
+    lines = [subtitle] if isinstance(subtitle, str) else [line for line in subtitle if line]
+    heading = alt.TitleParams(
+        text=textwrap.wrap(title, 84) or [""],
+        subtitle=[part for line in lines for part in textwrap.wrap(line, 118)],
+    )
+    return chart.properties(title=heading, usermeta={"sql": sql}).configure(**_CONFIG)
+
+
+def sentence(text: str, title: str, sql: str = "") -> Any:
+    """A chart that is one sentence, where there is nothing to draw."""
+    lines = textwrap.wrap(text, 88)
+    base = alt.Chart(values([{"text": "\n".join(lines)}]))
+    mark = base.mark_text(align="left", baseline="top", fontSize=13, color=SOFT, lineBreak="\n", lineHeight=19)
+    said = mark.encode(x=alt.value(0), y=alt.value(0), text="text:N").properties(width=WIDTH, height=19 * len(lines) + 4)
+    return finished(said, title, [], sql)
+
+
+def values(rows: list[dict[str, Any]]) -> alt.Data:
+    """Rows as inline data; no column types are guessed, so every encoding names its own."""
+    return alt.Data(values=rows)
+
+
+def note(text: str, *, x: float, y: float, colour: str = SOFT, align: str = "left", bold: bool = False) -> Any:
+    """A word written into a plot at a place in pixels."""
+    base = alt.Chart(values([{"text": text}]))
+    mark = base.mark_text(align=align, baseline="middle", fontSize=11, color=colour, fontWeight=600 if bold else 400)
+    return mark.encode(x=alt.value(x), y=alt.value(y), text="text:N")
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 birth``, ``1,204 births``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def bracketed(numbers: Iterable[int], limit: int = 6) -> str:
+    """Track numbers for a tooltip; what does not fit is counted."""
+    listed = list(numbers)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(str(number) for number in listed[:limit]) + more

@@ -1,0 +1,175 @@
+"""When which kind of event happened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import altair as alt
+
+from dynamics.charts.rows import History, Row, Source
+from dynamics.charts.steps import StepAxis, merged_note
+from dynamics.charts.theme import GRID, KINDS, MARKS, WIDTH, bracketed, count, finished, sentence, values
+
+EVENTS = """
+select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value
+from events where site in ($sites) order by site, step, kind, q_value
+"""
+CHECKPOINTS = "select distinct step from snapshots where site in ($sites) order by step"
+_STACK = 7
+"""Most events of a kind at one checkpoint that are still drawn one by one."""
+_ALONE = 1200
+"""Most events that are still drawn one by one."""
+
+
+def events(run: History, site: str | None = None) -> Any:
+    """Every published event at its step: a lane per kind, or for several sites a panel per kind and a lane per site.
+
+    Steps are optimiser steps; the stronger the colour, the smaller the q-value (false-discovery rate, a share). Few
+    events are drawn one by one, with lines over the span of a drift or a dormancy; many as bubbles whose area is their
+    number at a checkpoint.
+
+    Raises:
+        ValueError: if the run has no such site.
+    """
+    source = Source(run)
+    sites = [source.site(site)] if site is not None else list(run.sites())
+    place = sites[0] if len(sites) == 1 else f"{len(sites):,} sites"
+    if not sites:
+        return sentence("The run has no site yet.", "Events")
+    happened, steps = (_asked(source, query, sites) for query in (EVENTS, CHECKPOINTS))
+    if not happened:
+        looked = count(len(steps), "checkpoint")
+        return sentence(f"No event above retraining noise in {place}, over {looked}.", f"Events in {place}", source.text)
+    axis = StepAxis.over([row["step"] for row in happened] + [row["step"] for row in steps])
+    if len(sites) > 1:
+        kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in happened)]
+        merged = axis.merged(max(8, MARKS // (len(sites) * len(kinds))))
+        drawn = _by_kind(axis, _bubbles(happened, merged), kinds, sites)
+        how = "One panel per kind; area: number of events at a checkpoint; colour strength: smallest q."
+        return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
+    merged = axis.merged(MARKS // len(KINDS))
+    drawn, how = _one_site(axis, happened, merged)
+    return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
+
+
+def _asked(source: Source, query: str, sites: list[str]) -> list[Row]:
+    names = {f"site_{chr(97 + i // 26)}{chr(97 + i % 26)}": name for i, name in enumerate(sites)}
+    return source.rows(query.replace("$sites", ", ".join("$" + key for key in names)), **names)
+
+
+def _message(happened: list[Row]) -> str:
+    numbers: dict[str, int] = defaultdict(int)
+    for row in happened:
+        numbers[row["kind"]] += 1
+    listed = [count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in KINDS if numbers[kind]]
+    return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else listed[0]
+
+
+def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tuple[Any, str]:
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in happened)]
+    cells: dict[tuple[str, int], int] = defaultdict(int)
+    for row in happened:
+        cells[row["kind"], row["step"]] += 1
+    if max(cells.values()) <= _STACK and len(happened) <= _ALONE:
+        return _singly(axis, happened, kinds), "Each dot is an event; the stronger its colour, the smaller its q."
+    bubbles = _bubbles(happened, merged)
+    shown = _lanes(axis, bubbles, "kind", kinds, height=38 * len(kinds), reach=_largest(bubbles))
+    return shown, "Area: number of events at a checkpoint; colour strength: smallest q among them."
+
+
+def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
+    room, seen, shown = 46, defaultdict[tuple[str, int], int](int), []
+    for row in happened:
+        cell = row["kind"], row["step"]
+        offset = (seen[cell] + 1) // 2 * (1 if seen[cell] % 2 else -1)
+        seen[cell] += 1
+        middle = room * (kinds.index(row["kind"]) + 0.5)
+        start = row["from_step"] if row["kind"] in ("drift", "dormancy") and row["from_step"] is not None else row["step"]
+        shown.append({**_event(row), "y": middle + 6 * offset, "start": start, "end": row["to_step"] or row["step"]})
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[room * len(kinds), 0], nice=False), axis=_lane_axis(kinds, room))
+    base = alt.Chart(values(shown)).encode(color=_colour(), opacity=_strength(), tooltip=_TOOLTIP, y=y)
+    dots = base.mark_point(filled=True, size=30).encode(x=axis.x())
+    spans = [row for row in shown if row["start"] < row["step"]]
+    lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
+    spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
+    return alt.layer(*([spanned] if spans else []), dots).properties(width=WIDTH, height=room * len(kinds))
+
+
+def _lane_axis(kinds: list[str], room: int) -> alt.Axis:
+    names = ", ".join(f"'{kind}'" for kind in kinds)
+    middles = [room * (i + 0.5) for i in range(len(kinds))]
+    expression = f"[{names}][floor(datum.value / {room})]"
+    return alt.Axis(values=middles, labelExpr=expression, title=None, grid=True, gridColor=GRID)
+
+
+def _event(row: Row) -> Row:
+    parents, children = (bracketed(row[side] or []) for side in ("parent_tracks", "child_tracks"))
+    number = "no q" if row["q_value"] is None else f"{row['q_value']:.2g}"
+    shared = {"kind": row["kind"], "step": row["step"], "site": row["site"], "q": row["q_value"] or 0.0, "number": number}
+    return {**shared, "parents": parents or "none", "children": children or "none", "score": row["score"]}
+
+
+_TOOLTIP = [
+    alt.Tooltip("kind:N"),
+    alt.Tooltip("step:Q", format=",d"),
+    alt.Tooltip("parents:N", title="from tracks"),
+    alt.Tooltip("children:N", title="to tracks"),
+    alt.Tooltip("number:N", title="q"),
+    alt.Tooltip("score:Q", format=".3g"),
+]
+
+
+def _bubbles(happened: list[Row], merged: dict[int, int]) -> list[Row]:
+    cells: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
+    for row in happened:
+        cells[row["site"], row["kind"], merged.get(row["step"], row["step"])].append(row)
+    return [_bubble(*cell, rows) for cell, rows in cells.items()]
+
+
+def _bubble(site: str, kind: str, step: int, rows: list[Row]) -> Row:
+    tracks = [track for row in rows for side in ("parent_tracks", "child_tracks") for track in row[side] or []]
+    smallest = min((row["q_value"] for row in rows if row["q_value"] is not None), default=0.0)
+    listed = bracketed(dict.fromkeys(tracks))
+    return {"site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "tracks": listed}
+
+
+def _largest(bubbles: list[Row]) -> int:
+    return max(row["events"] for row in bubbles)
+
+
+def _by_kind(axis: StepAxis, bubbles: list[Row], kinds: list[str], sites: list[str]) -> Any:
+    reach, panels = _largest(bubbles), []
+    for kind in kinds:
+        shown = [row for row in bubbles if row["kind"] == kind]
+        title = alt.TitleParams(kind, color=KINDS[kind], fontSize=12, offset=2)
+        lanes = _lanes(axis, shown, "site", sites, height=24 * len(sites), reach=reach, labels=kind == kinds[-1])
+        panels.append(lanes.properties(title=title))
+    return alt.vconcat(*panels, spacing=8).resolve_scale(size="shared", opacity="shared", color="shared")
+
+
+def _lanes(
+    axis: StepAxis, bubbles: list[Row], lane: str, lanes: list[str], *, height: int, reach: int, labels: bool = True
+) -> Any:
+    y = alt.Y(f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180))
+    area = alt.Scale(type="linear", domain=[0, reach], range=[0, min(700, (height / len(lanes)) ** 2 * 0.8)], nice=False)
+    size = alt.Size("events:Q", scale=area, legend=alt.Legend(title="events", values=_examples(reach), symbolFillColor="#8c959f"))
+    base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle")
+    tooltip = [
+        alt.Tooltip("site:N"), alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("events:Q"),
+        alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", title="smallest q", format=".2g"),
+    ]  # fmt: skip
+    drawn = base.encode(x=axis.x(labels=labels), y=y, size=size, color=_colour(), opacity=_strength(), tooltip=tooltip)
+    return drawn.properties(width=WIDTH, height=height)
+
+
+def _examples(reach: int) -> list[int]:
+    return sorted({1, max(1, reach // 4), reach})
+
+
+def _colour() -> alt.Color:
+    return alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=None)
+
+
+def _strength() -> alt.Opacity:
+    return alt.Opacity("q:Q", scale=alt.Scale(domain=[0, 0.1], range=[1, 0.35], clamp=True), legend=None)
