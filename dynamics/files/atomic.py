@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -25,6 +25,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    flush_folder(path.parent)
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Flush the file ``made``, in the same folder, to the disk and rename it over ``path``."""
+    with made.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(made, path)
     flush_folder(path.parent)
 
 
@@ -72,7 +80,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(path: Path, timeout: float = -1) -> FileLock:
+def lock(path: Path, timeout: float = -1) -> BaseFileLock:
     """An operating-system lock on ``path`` that ends with the process that holds it, however it ends.
 
     Args:

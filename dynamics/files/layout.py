@@ -145,6 +145,10 @@ class RunDirectory:
         found |= {site.name for site in _folders(self.path / "saes" / branch) if any(site.glob("*/*/commit.json"))}
         return sorted((unquote(name) for name in found), key=natural)
 
+    def branches(self) -> list[str]:
+        """The timelines of the run, the first one first."""
+        return sorted((folder.name for folder in _folders(self.path / "snapshots")), key=natural)
+
     def relative(self, path: Path) -> str:
         """``path`` as it is written into records and tables: from the run directory, with forward slashes."""
         return path.relative_to(self.path).as_posix()

@@ -1,0 +1,73 @@
+"""Databases as files: made, opened for the one writer, opened for readers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+FORMAT = 1
+"""Version of the database. One of a newer version is left alone."""
+STORAGE = "v1.2.0"
+"""Storage version that every supported DuckDB reads."""
+
+
+def create(path: Path) -> None:
+    """Make a database without rows at ``path``."""
+    with _blank() as connection:
+        connection.execute(f"attach {literal(path)} as history (storage_version '{STORAGE}')")
+        connection.execute("use history")
+        for sql in _tables():
+            connection.execute(sql)
+
+
+def tables_digest() -> str:
+    """Digest of the tables and views: a database with another one is made anew."""
+    return hashlib.sha256("".join(_tables()).encode()).hexdigest()
+
+
+def _tables() -> list[str]:
+    return [files("dynamics.store").joinpath(name).read_text("utf-8") for name in ("schema.sql", "views.sql")]
+
+
+def writer(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that writes to the database at ``path``; a private copy, never one that is published."""
+    connection = _blank()
+    connection.execute(f"attach {literal(path)} as history; use history")
+    return connection
+
+
+def reader(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reads the database at ``path`` as it is now, and can reach nothing else.
+
+    Raises:
+        duckdb.Error: if the file is no database.
+    """
+    # Attached to an empty instance, because DuckDB keeps one instance a path in a process: opened directly, a path
+    # that was published again gives the old content as long as any connection to that is open.
+    connection = _blank()
+    try:
+        connection.execute(f"attach {literal(path)} as history (read_only); use history")
+        connection.execute("set enable_external_access = false; set lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _blank() -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": os.path.join(tempfile.gettempdir(), f"duckdb-{os.getpid()}"),
+    }
+    return duckdb.connect(":memory:", config=config)
+
+
+def literal(value: object) -> str:
+    """``str(value)`` as an SQL string."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -1,0 +1,150 @@
+"""The published history: made from the files of a run, brought up to date, renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from filelock import BaseFileLock
+
+from dynamics.files import RunDirectory, load_level, lock
+from dynamics.files.atomic import put_in_place
+from dynamics.files.layout import BRANCH
+from dynamics.store import database
+from dynamics.store.queries import SqlError, connect, query
+from dynamics.store.rows import Inventory, StaleError, add_rows, insert
+
+__all__ = ["SqlError", "build", "connect", "publish", "query"]
+
+PRIVATE = ".history-"
+"""How the names of copies begin that are not published yet."""
+
+
+def build(run: RunDirectory) -> None:
+    """Make the history anew from the files of the run.
+
+    A history that cannot be read is kept beside it as ``history.duckdb.bad-<time>``.
+
+    Raises:
+        DamagedError: if a committed file is damaged; the history stays as it is.
+        RuntimeError: if a newer version made the history.
+    """
+    with _writing(run):
+        _build(run, Inventory.of(run), aside=run.history.is_file() and _state(run.history) is None)
+
+
+def publish(run: RunDirectory) -> bool:
+    """Add what was committed since the last time, and make it visible at once.
+
+    Readers see the history of before or of after, never anything between. A history that is damaged, or was made with
+    other tables, is moved aside and made anew.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        DamagedError: if a committed file is damaged; the history stays as it is.
+        RuntimeError: if a newer version made the history.
+    """
+    with _writing(run):
+        inventory = Inventory.of(run)
+        state = _state(run.history) if run.history.is_file() else None
+        if state == _wanted(run, inventory):
+            return False
+        damaged = state is None and run.history.is_file()
+        if state is not None:
+            try:
+                _make(run, inventory, base=run.history)
+                return True
+            except StaleError:
+                pass
+            except duckdb.Error:
+                damaged = True
+        _build(run, inventory, aside=damaged)
+        return True
+
+
+def _writing(run: RunDirectory) -> BaseFileLock:
+    return lock(run.locks / "publish.lock")
+
+
+def _build(run: RunDirectory, inventory: Inventory, *, aside: bool) -> None:
+    _make(run, inventory, base=None, aside=aside)
+
+
+def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: bool = False) -> None:
+    for left in run.path.glob(PRIVATE + "*"):  # by a writer that was killed: we hold the lock
+        left.unlink(missing_ok=True)
+    private = run.path / f"{PRIVATE}{secrets.token_hex(4)}.duckdb"
+    try:
+        if base is None:
+            database.create(private)
+        else:
+            shutil.copyfile(base, private)
+        with database.writer(private) as connection:
+            connection.execute("begin")
+            add_rows(connection, run, inventory)
+            _write_meta(connection, run, _wanted(run, inventory))
+            connection.execute("commit")
+            connection.execute("checkpoint history")
+        if aside:
+            _keep_aside(run.history)
+        put_in_place(private, run.history)
+    finally:
+        for left in (private, private.with_name(private.name + ".wal")):
+            left.unlink(missing_ok=True)
+
+
+def _keep_aside(history: Path) -> None:
+    kept = history.with_name(f"{history.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}")
+    try:
+        os.link(history, kept)  # the name stays taken until the new history is renamed over it
+    except OSError:
+        os.replace(history, kept)
+
+
+def _wanted(run: RunDirectory, inventory: Inventory) -> str:
+    content = [sorted(inventory.digests.items()), load_level(run)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _state(history: Path) -> str | None:
+    """What a history was made from; None where it is damaged or has other tables.
+
+    Raises:
+        RuntimeError: if a newer version made it.
+    """
+    try:
+        with database.reader(history) as connection:
+            meta = dict(connection.execute("select key, value from raw.meta").fetchall())
+        made_by = int(meta["format"])
+    except (duckdb.Error, KeyError, ValueError):
+        return None
+    if made_by > database.FORMAT:
+        raise RuntimeError(
+            f"{history} was made by a newer version (format {made_by}, this one writes {database.FORMAT}): "
+            "pip install -U dynamics"
+        )
+    return meta.get("state") if meta.get("tables") == database.tables_digest() else None
+
+
+def _write_meta(connection: duckdb.DuckDBPyConnection, run: RunDirectory, state: str) -> None:
+    meta = {
+        "branch": BRANCH,
+        "fdr": repr(load_level(run)),
+        "format": str(database.FORMAT),
+        "tables": database.tables_digest(),
+        "run_id": run.run_id,
+        "state": state,
+        "duckdb": duckdb.__version__,
+        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    connection.execute("delete from raw.meta")
+    insert(connection, "meta", pa.table({"key": list(meta), "value": list(meta.values())}))
