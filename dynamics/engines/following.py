@@ -16,6 +16,8 @@ from dynamics.engines.inline import work_off
 from dynamics.files.layout import RunDirectory
 from dynamics.files.settings import load_recording
 from dynamics.pipeline.plan import missing_jobs
+from dynamics.pipeline.publishing import publish_if_due
+from dynamics.store.store import publish
 
 POLL = 0.5
 """Seconds between two looks for new snapshots."""
@@ -64,14 +66,18 @@ def follow(run: RunDirectory) -> None:
         os.nice(NICE)
     torch.set_num_threads(1)
     orders = Orders(run)
+    unpublished = False
     while not orders.gone:
         closed = orders.closed
         if missing_jobs(run, growing=not closed):
+            unpublished = True
             _work(run, orders)
         elif closed:
-            return
+            break
         else:
+            unpublished = unpublished and not publish_if_due(run)
             orders.wait()
+    publish(run)
 
 
 def _work(run: RunDirectory, orders: Orders) -> None:

@@ -59,7 +59,7 @@ def work_off(
                 publish_if_due(run)
             if tally.done + tally.failed == before:
                 time.sleep(WAIT)
-    publish(run)
+    publish_if_due(run) if growing else publish(run)
     return tally
 
 

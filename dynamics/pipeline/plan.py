@@ -98,7 +98,7 @@ def open_fits(state: SiteState) -> list[Job]:
     wanted = [state.job("chain", step) for step in state.steps]
     wanted += [state.job("null", state.steps[start], seed) for seed, start in enumerate(null_starts(len(state.steps)))]
     wanted += [state.job("seed", step) for step in _seed_steps(state.steps)]
-    done = _done(state)
+    done = done_fits(state)
     return [job for job in wanted if job not in done and job not in state.failed]
 
 
@@ -123,7 +123,7 @@ def _ready_fits(state: SiteState) -> Iterator[Job]:
     missing = [step for step in state.steps if step not in set(state.chain_steps)]
     if missing:
         yield state.job("chain", missing[0])
-    steps, done = state.chain_steps, _done(state)
+    steps, done = state.chain_steps, done_fits(state)
     nulls = [state.job("null", steps[start], seed) for seed, start in enumerate(null_starts(len(steps)))]
     yield from (job for job in (*nulls, *(state.job("seed", s) for s in _seed_steps(steps))) if job not in done)
 
@@ -132,7 +132,8 @@ def _seed_steps(steps: list[int]) -> list[int]:
     return [steps[position] for position in SEED_POSITIONS if position < len(steps)]
 
 
-def _done(state: SiteState) -> set[Job]:
+def done_fits(state: SiteState) -> set[Job]:
+    """Every fit whose commit records are there."""
     have = {(record.arm, record.step, record.seed) for record in state.others}
     nulls = {
         state.job("null", null_span(state, seed)[0].step, seed)
@@ -159,4 +160,15 @@ def _wants_tracking(run: RunDirectory, state: SiteState) -> bool:
 
 def _grown_enough(run: RunDirectory, state: SiteState) -> bool:
     record = tracking_record(run, state.site, state.branch)
-    return record is None or len(state.chain) >= GROWTH * int(record.inputs.split("-")[0])
+    return record is None or len(state.chain) >= GROWTH * _checkpoints(record.inputs)
+
+
+def tracked_step(run: RunDirectory, state: SiteState) -> int | None:
+    """The newest step that the site's tracking result knows of, if there is one."""
+    record = tracking_record(run, state.site, state.branch)
+    steps = state.chain_steps[: _checkpoints(record.inputs)] if record else []
+    return steps[-1] if steps else None
+
+
+def _checkpoints(digest: str) -> int:
+    return int(digest.split("-")[0])

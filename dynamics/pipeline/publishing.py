@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from dynamics.files.layout import RunDirectory
@@ -11,13 +12,20 @@ SECONDS = 2.0
 """Least time between two publications while work goes on."""
 BYTES_PER_SECOND = 5_000_000
 """Publishing copies the file: a second more of waiting for each so many bytes."""
+log = logging.getLogger("dynamics")
 
 
 def publish_if_due(run: RunDirectory) -> bool:
-    """Publishes unless that was done a moment ago, by whomever; rarer as the file grows."""
+    """Publishes unless that was done a moment ago, by whomever; rarer as the file grows.
+
+    What goes wrong is logged: the fits are what matters, and the last publication tells whoever asked for it.
+    """
     if not _due(run):
         return False
-    publish(run)
+    try:
+        publish(run)
+    except Exception as error:
+        log.warning("the database was not brought up to date: %s", error)
     return True
 
 

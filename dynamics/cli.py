@@ -1,0 +1,276 @@
+"""The command ``dynamics``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+MISTAKE = 2
+"""Exit code where the command could not be carried out as given."""
+UNFINISHED = 1
+"""Exit code where jobs were given up."""
+INTERRUPTED = 130
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Mistakes are one sentence on stderr and an exit code, never a traceback."""
+    given = parser().parse_args(arguments)
+    _prepare(follow=getattr(given, "follow", False))
+    command: Command = given.command
+    try:
+        return command(given)
+    except KeyboardInterrupt:
+        return _say("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left: nothing to flush to
+        return 0
+    except Exception as error:
+        logging.getLogger("dynamics").debug("%s", error, exc_info=True)
+        return _say(_sentence(error), MISTAKE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = _Parser(prog="dynamics", description="Tracks what a network's features do while it trains.")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _rebuild):
+        add(commands)
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one sentence instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"{self.prog}: {message}; `{self.prog} --help` shows how\n")
+
+
+def _prepare(*, follow: bool) -> None:
+    def terminated(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)  # so that a job in hand is not counted as one that killed its process
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if follow else "%(message)s"))
+    log = logging.getLogger("dynamics")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.DEBUG if follow or os.environ.get("DYNAMICS_DEBUG") else logging.WARNING)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"dynamics: {sentence}", file=sys.stderr)
+    return code
+
+
+def _sentence(error: Exception) -> str:
+    """The message where it was written for the user, with the kind of error where it was not."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return text or type(error).__name__
+    return f"unexpected {type(error).__name__}: {text} (DYNAMICS_DEBUG=1 shows where)"
+
+
+def _command(commands: Any, name: str, function: Command, help: str) -> argparse.ArgumentParser:
+    found: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    found.set_defaults(command=function)
+    return found
+
+
+def _import(commands: Any) -> None:
+    p = _command(commands, "import", import_, "take snapshots made elsewhere into a run")
+    p.add_argument("directory", metavar="DIR", help="holds step_<n>.safetensors, each with `activations` [rows, d_in]")
+    p.add_argument("run", metavar="RUN", help="run directory; made if it is not there")
+    p.add_argument("--site", required=True, metavar="NAME", help="whose output they are, e.g. blocks.3.mlp")
+    p.add_argument("--text", metavar="FILE", help="text of each row: one line a row, or JSON")
+    p.add_argument("--loss", metavar="FILE", help="loss at each step: CSV lines step,loss, or a JSON object")
+
+
+def import_(given: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dynamics.files.importing import import_snapshots, step_files
+    from dynamics.files.layout import RunDirectory
+
+    step_files(Path(given.directory))  # before a run is made for nothing
+    run = RunDirectory.create(given.run)
+    with tqdm(desc="import", unit="file", dynamic_ncols=True, disable=None) as bar:
+        found = import_snapshots(given.directory, run, given.site, given.text, given.loss, _shown_on(bar))
+    first, last = found[0], found[-1]
+    print(
+        f"{len(found)} snapshots of {given.site}, steps {first.step} to {last.step}, {first.rows} rows of width "
+        f"{first.d_in} ({last.dtype}), are in {run.path}. Next: dynamics analyze {given.run}"
+    )
+    return 0
+
+
+def _import_saes(commands: Any) -> None:
+    p = _command(commands, "import-saes", import_saes_, "take SAEs made elsewhere into a run, as a site's chain")
+    p.add_argument("directory", metavar="DIR", help="holds step_<n>.safetensors, one SAE each")
+    p.add_argument("run", metavar="RUN", help="run directory that has the snapshots at these steps")
+    p.add_argument("--site", required=True, metavar="NAME", help="whose activations they explain")
+    p.add_argument("--format", default="dynamics", help="how the tensors are laid out (default: dynamics)")
+
+
+def import_saes_(given: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dynamics.files.importing_saes import import_saes
+    from dynamics.files.layout import RunDirectory
+
+    run = RunDirectory.open(given.run)
+    with tqdm(desc="import", unit="file", dynamic_ncols=True, disable=None) as bar:
+        found = import_saes(given.directory, run, given.site, given.format, _shown_on(bar))
+    print(f"{len(found)} SAEs of {given.site} are in {run.path}. Next: dynamics analyze {given.run}")
+    return 0
+
+
+def _shown_on(bar: Any) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
+
+
+def _analyze(commands: Any) -> None:
+    p = _command(commands, "analyze", analyze, "do whatever is still missing: fits, links, events, transitions")
+    _run_argument(p)
+    p.add_argument("--architecture", metavar="A", help="of the SAEs: topk (default) or relu")
+    p.add_argument("--n-latents", type=int, metavar="N", help="latents of each SAE (default: 8 x width)")
+    p.add_argument("--k", type=int, metavar="K", help="latents that may fire on a row (default: min(32, width / 4))")
+    p.add_argument("--seed", type=int, metavar="S", help="of everything random (default: 0)")
+    p.add_argument("--fdr", type=float, metavar="Q", help="publish events with q up to this (default: 0.1)")
+    p.add_argument("--retry", action="store_true", help="try jobs again that were given up")
+
+
+def analyze(given: argparse.Namespace) -> int:
+    from dynamics.run import open as open_run
+    from dynamics.summary import summary
+
+    run = open_run(given.run)
+    _retry(given, run)
+    run.analyze(given.architecture, given.n_latents, given.k, given.seed, given.fdr)
+    print(summary(run, given.run))
+    return _unfinished(run)
+
+
+def _work(commands: Any) -> None:
+    p = _command(commands, "work", work, "do what is missing, without a summary: for job arrays and beside training")
+    _run_argument(p)
+    p.add_argument("--follow", action="store_true", help="go on with new snapshots until the recording is closed")
+    p.add_argument("--retry", action="store_true", help="try jobs again that were given up")
+
+
+def work(given: argparse.Namespace) -> int:
+    from dynamics.engines.following import follow
+    from dynamics.engines.inline import work_off
+    from dynamics.run import open as open_run
+
+    run = open_run(given.run)
+    _retry(given, run)
+    if given.follow:
+        follow(run.directory)
+    else:
+        tally = work_off(run.directory, progress=sys.stderr.isatty())
+        print(f"{tally.done} jobs done, {tally.failed} failed")
+    return _unfinished(run)
+
+
+def _retry(given: argparse.Namespace, run: Any) -> None:
+    if given.retry:
+        print(f"{run.retry()} jobs that were given up are tried again")
+
+
+def _unfinished(run: Any) -> int:
+    return UNFINISHED if any(not failure.final for site in run.status() for failure in site.left) else 0
+
+
+def _status(commands: Any) -> None:
+    _run_argument(_command(commands, "status", status, "show how far a run is"))
+
+
+def status(given: argparse.Namespace) -> int:
+    from dynamics.run import open as open_run
+    from dynamics.summary import status_text
+
+    print(status_text(open_run(given.run)))
+    return 0
+
+
+def _sites(commands: Any) -> None:
+    p = _command(commands, "sites", sites, "list the sites of a run (those of a model: dynamics.capture.sites)")
+    _run_argument(p)
+
+
+def sites(given: argparse.Namespace) -> int:
+    from dynamics.run import open as open_run
+
+    for name in open_run(given.run).sites():
+        print(name)
+    return 0
+
+
+def _sql(commands: Any) -> None:
+    p = _command(commands, "sql", sql, "ask the run's views with SQL")
+    _run_argument(p)
+    p.add_argument("query", metavar="QUERY", help='e.g. "select kind, count(*) from events group by kind"')
+    p.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+
+
+def sql(given: argparse.Namespace) -> int:
+    from dynamics.answers import rendered
+    from dynamics.run import open as open_run
+
+    sys.stdout.write(rendered(open_run(given.run).sql(given.query), given.format))
+    sys.stdout.flush()
+    return 0
+
+
+def _report(commands: Any) -> None:
+    p = _command(commands, "report", report, "write one self-contained HTML page about a run")
+    _run_argument(p)
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="the page, e.g. report.html")
+
+
+def report(given: argparse.Namespace) -> int:
+    from dynamics.run import open as open_run
+
+    run = open_run(given.run)
+    from dynamics.report import report as write_report
+
+    write_report(run, given.output)
+    print(f"wrote {given.output}")
+    return 0
+
+
+def _rebuild(commands: Any) -> None:
+    _run_argument(_command(commands, "rebuild", rebuild, "make the database anew from the files of the run"))
+
+
+def rebuild(given: argparse.Namespace) -> int:
+    from dynamics.run import open as open_run
+    from dynamics.store.store import build
+
+    run = open_run(given.run)
+    build(run.directory)
+    print(f"{run.directory.history} is made anew; {run.published()}")
+    return 0
+
+
+def _run_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
