@@ -7,18 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.sae.config import AnyArchitecture
-from dynamics.sae.selection import strongest
+from dynamics.sae.selection import positive_codes, strongest_codes
 
 THRESHOLDED = ("batch_topk", "jump_relu")
-CHUNK = 4096
-"""Rows encoded at once by ``encode_sparse``: bounds its memory to CHUNK × n_latents floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +80,7 @@ class SparseAutoencoder:
         Raises:
             ValueError: if the activations' width is not the SAE's.
         """
-        pre = self._pre_activations(x)
-        if self.architecture == "topk":
-            values, latents = strongest(pre, self._k)
-            return torch.zeros_like(pre).scatter_(1, latents, values)
-        return torch.where(pre > self._floor, pre, 0.0)
+        return torch.from_numpy(self.encode_sparse(x).toarray())
 
     @torch.no_grad()
     def encode_sparse(self, x: Float[Tensor, "rows d_in"]) -> csr_array:
@@ -98,8 +91,15 @@ class SparseAutoencoder:
         Raises:
             ValueError: if the activations' width is not the SAE's.
         """
-        blocks = [self._encode_block(block) for block in x.split(CHUNK)]
-        return csr_array(vstack(blocks, format="csr"))
+        if x.shape[1] != self.d_in:
+            raise ValueError(f"SAE expects width {self.d_in}, activations have {x.shape[1]}")
+        x, bias = x.detach().to("cpu", torch.float32), self.b_enc - self.b_dec @ self.W_enc
+        if self.architecture != "topk":
+            return positive_codes(x, self.W_enc, bias, self._floor)
+        codes = strongest_codes(x, self.W_enc, bias, self._k)
+        codes.eliminate_zeros()
+        codes.sort_indices()
+        return codes
 
     @torch.no_grad()
     def decode(self, codes: Float[Tensor, "rows n"] | csr_array) -> Float[Tensor, "rows d_in"]:
@@ -139,17 +139,6 @@ class SparseAutoencoder:
     def _floor(self) -> Tensor:
         """What a pre-activation must exceed; a negative threshold would let latents fire negatively."""
         return torch.zeros(()) if self.threshold is None else self.threshold
-
-    def _pre_activations(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.d_in:
-            raise ValueError(f"SAE expects width {self.d_in}, activations have {x.shape[1]}")
-        return torch.addmm(self.b_enc - self.b_dec @ self.W_enc, x.detach().to("cpu", torch.float32), self.W_enc)
-
-    def _encode_block(self, x: Tensor) -> csr_array:
-        codes = self.encode(x)
-        rows, columns = codes.numpy().nonzero()
-        starts = np.searchsorted(rows, np.arange(len(x) + 1))
-        return csr_array((codes.numpy()[rows, columns], columns, starts), shape=(len(x), self.n_latents))
 
     def _check_scaling(self, mean: Tensor, scale: float) -> None:
         if not 0 < scale < float("inf"):

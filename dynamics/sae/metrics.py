@@ -90,7 +90,7 @@ def latent_statistics(codes: csr_array) -> LatentStatistics:
 
 
 def top_rows(codes: csr_array, count: int = 8) -> TopRows:
-    """The ``count`` rows of ``codes [rows, n]`` on which each latent fires most strongly, fewer where it fires on fewer."""
+    """The ``count`` rows of ``codes [rows, n]`` on which each latent fires most strongly, or all on which it fires."""
     fired = codes.data > 0
     rows = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))[fired]
     latents, values = codes.indices[fired].astype(np.int64), codes.data[fired].astype(np.float32)
