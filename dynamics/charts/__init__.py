@@ -1,1 +1,13 @@
-"""Placeholder."""
+"""One chart, one function, one file: each takes a run and answers an Altair chart that carries its SQL in ``usermeta``."""
+
+from dynamics.charts.drift import drift
+from dynamics.charts.feature import feature
+from dynamics.charts.lineage import lineage
+from dynamics.charts.population import population
+from dynamics.charts.quality import quality
+from dynamics.charts.rows import History
+from dynamics.charts.similarity import similarity
+from dynamics.charts.timeline import events
+from dynamics.charts.transition import transition
+
+__all__ = ["History", "drift", "events", "feature", "lineage", "population", "quality", "similarity", "transition"]

@@ -15,7 +15,7 @@ select step, latent, density, mean_activation, angle_from_start, turned, null_tu
 from feature_history where site = $site and track = $track order by step
 """
 HAPPENED = """
-select kind, step, q_value from events
+select kind, step, q_value, kind = 'birth' and list_contains(parent_tracks, $track) as bud from events
 where site = $site and (list_contains(parent_tracks, $track) or list_contains(child_tracks, $track)) order by step
 """
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
@@ -44,7 +44,7 @@ def feature(run: History, site: str, track: int) -> Any:
     merged = axis.merged(MARKS // 12)
     shown = grouped(rows, merged)
     panels = [_panel(axis, shown, happened, *panel, lowest=panel is _PANELS[-1]) for panel in _PANELS]
-    lines = ", ".join(f"{row['kind']} at {row['step']:,}" for row in happened[:6])
+    lines = ", ".join(f"{'bud inside it' if row['bud'] else row['kind']} at {row['step']:,}" for row in happened[:6])
     more = f" and {len(happened) - 6:,} more" if len(happened) > 6 else ""
     subtitle = [f"{site}. Upright lines: {lines}{more}." if lines else f"{site}. No event concerns it.", merged_note(merged)]
     first, last = rows[0]["step"], rows[-1]["step"]

@@ -128,7 +128,7 @@ def _lanes(axis: StepAxis, family: list[Row], branches: list[Row], lanes: dict[i
         color=alt.Color("colour:N", scale=None),
         strokeWidth=alt.StrokeWidth("width:Q", scale=None),
     )
-    name = base.mark_text(align="right", dx=-8, fontSize=10.5, color=SOFT).encode(
+    name = base.mark_text(align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT).encode(
         x=axis.x("first_step", labels=lowest), text="name:N"
     )
     layers = [_joints(axis, branches, lanes, y, lowest=lowest), life, *_ends(axis, branches, members, lanes, y, lowest=lowest), name]

@@ -86,10 +86,14 @@ class StepAxis:
             wanted = [first, *(tens + fives if self.logarithmic else _even(first, last))]
         kept: list[int] = []
         for step in wanted:
-            room = 18 + 3.5 * len(f"{step:,}")
+            room = 14 + 6 * self._characters(step)
             if first <= step <= last and all(abs(self.place(step) - self.place(other)) >= room for other in kept):
                 kept.append(step)
         return sorted(kept)
+
+    def _characters(self, step: int) -> int:
+        short = 1000 <= step and self.steps[-1] >= 100_000
+        return len(f"{step / 1000:g}k" if short else f"{step:,}")
 
     def bar(self) -> float:
         """Width of one checkpoint's bar in pixels: as wide as the closest two allow."""

@@ -74,6 +74,7 @@ _CONFIG: dict[str, Any] = {
         "offset": 6,
     },
     "concat": {"spacing": 14},
+    "line": {"strokeJoin": "round", "strokeCap": "round"},
 }
 
 

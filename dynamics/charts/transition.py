@@ -29,7 +29,7 @@ def transition(run: History, site: str) -> Any:
     changes = source.rows(CHANGE, site=source.site(site))
     losses = source.rows(LOSS)
     windows = source.rows(WINDOWS, site=site)
-    said = " ".join(row["note"].rstrip(".") + "." for row in source.rows(NOTES, site=site))
+    said = " ".join(row["note"][:1].upper() + row["note"][1:].rstrip(".") + "." for row in source.rows(NOTES, site=site))
     title = _message(windows, changes)
     if not changes and not losses:
         return sentence(said or "Neither a loss nor a series of change was recorded.", title, source.text)

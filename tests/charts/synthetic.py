@@ -9,8 +9,11 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import torch
 
 import dynamics.store
+from dynamics.files.layout import RunDirectory
+from dynamics.files.saes import LATENTS, SaeRecord, write_sae
 
 SITES = ["blocks.0.mlp", "blocks.1.mlp"]
 STORE = Path(dynamics.store.__file__).parent
@@ -232,3 +235,18 @@ def _insert(run: SyntheticRun, table: str, rows: list[tuple[Any, ...]]) -> None:
     }
     incoming = pa.table(arrays)  # noqa: F841 (DuckDB reads it by name)
     run.connection.execute(f"insert into raw.{table} select * from incoming")
+
+
+def write_dictionaries(run: SyntheticRun, folder: Path, site: str, steps: list[int], d_in: int = 24) -> SyntheticRun:
+    """The run with its chain's dictionaries on disk: each track keeps its direction, with some noise at every step."""
+    run.path = folder
+    directory = RunDirectory.create(folder)
+    start = np.random.default_rng(0).normal(size=(512, d_in))
+    statistics = pa.table({name: [] for name in LATENTS.names}, schema=LATENTS)
+    for step in steps:
+        decoder = torch.from_numpy(start + np.random.default_rng(step + 1).normal(size=start.shape) * 0.6).float()
+        decoder /= decoder.norm(dim=1, keepdim=True)
+        tensors = {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(512), "W_dec": decoder, "b_dec": torch.zeros(d_in)}
+        record = SaeRecord(site=site, arm="chain", step=step, architecture="topk", n_latents=512, fvu=0.1, l0=8.0, dead=0.0, k=8)
+        write_sae(directory, record, tensors, statistics)
+    return run
