@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from studies.planted.worlds import Dictionary, World
+from studies.planted.dictionary import Dictionary
+from studies.planted.worlds import World
 
 COSINE = 0.6
 """A latent can only be a feature whose direction it has at least this cosine with."""
@@ -72,7 +74,7 @@ def oracle_assignments(world: World) -> Assignments:
     return {step: assign_oracle(world.oracle(i)) for i, step in enumerate(world.steps)}
 
 
-def _score(truth: Dictionary, decoder: NDArray[np.float64], codes: object) -> NDArray[np.float64]:
+def _score(truth: Dictionary, decoder: NDArray[np.float64], codes: Any) -> NDArray[np.float64]:
     norms = np.linalg.norm(decoder, axis=1, keepdims=True)
     cosine = decoder / np.maximum(norms, 1e-12) @ truth.directions.T.astype(np.float64)
     if codes is None:
@@ -81,12 +83,14 @@ def _score(truth: Dictionary, decoder: NDArray[np.float64], codes: object) -> ND
     return np.where((cosine >= COSINE) & (alike >= CORRELATION), cosine * alike, 0)
 
 
-def correlation(a: sp.csr_array, b: sp.csr_array) -> NDArray[np.float64]:
-    """Pearson correlation over the rows of every column of a with every column of b; 0 for silent columns."""
-    a, b = sp.csc_array(a, dtype=np.float64), sp.csc_array(b, dtype=np.float64)
+def correlation(one: sp.sparray, other: sp.sparray) -> NDArray[np.float64]:
+    """Pearson correlation over the rows of every column of one with every column of the other; 0 for silent columns."""
+    a, b = sp.csc_array(one, dtype=np.float64), sp.csc_array(other, dtype=np.float64)
     rows = a.shape[0]
     mean_a, mean_b = a.sum(axis=0) / rows, b.sum(axis=0) / rows
     covariance = (a.T @ b).toarray() / rows - np.outer(mean_a, mean_b)
     var_a = (a * a).sum(axis=0) / rows - mean_a**2
     var_b = (b * b).sum(axis=0) / rows - mean_b**2
-    return covariance / np.sqrt(np.maximum(np.outer(var_a, var_b), 1e-30)) * np.outer(var_a > 0, var_b > 0)
+    size = np.sqrt(np.outer(np.maximum(var_a, 0), np.maximum(var_b, 0)))
+    spread = size > 1e-15 * size.max(initial=0)
+    return np.asarray(np.divide(covariance, size, out=np.zeros_like(size), where=spread))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from studies.planted.worlds import Dictionary
+from studies.planted.dictionary import Dictionary
 
 STEPS = 500
 BATCH = 2048
@@ -36,13 +36,14 @@ def fit_sae(truth: Dictionary, activations: NDArray[np.float32]) -> dict[str, to
     scale = float(np.abs(truth.codes.data).mean())
     x = torch.from_numpy(activations) / scale
     z = torch.from_numpy(truth.codes.toarray().astype(np.float32)) / scale
+    directions = torch.from_numpy(truth.directions.astype(np.float32))
     mean = x.mean(0)
-    weight, bias = _fitted(x - mean, z, torch.from_numpy(truth.directions))
+    weight, bias = _fitted(x - mean, z, directions)
     threshold = _thresholds((x - mean) @ weight + bias, z > 0)
     return {
         "W_enc": weight.contiguous(),
         "b_enc": bias * scale,
-        "W_dec": torch.from_numpy(truth.directions).contiguous(),
+        "W_dec": directions,
         "b_dec": mean * scale,
         "threshold": threshold * scale,
     }

@@ -185,14 +185,14 @@ class _Planner:
         if merge:
             apart, after = 1 - apart, ~after
         one = self._feature("merged" if merge else "split parent", ~after, density)
-        many = []
+        many: list[int] = []
         for _ in range(parts):
             many.append(self._feature("merge parent" if merge else "split child", after, density / parts))
             angle = np.arccos(self.rng.uniform(*NEAR)) * apart
             members = np.where(after, many[-1], one)
             self.plan.atoms.append(Atom(self._bent(whole, angle), self._ones(), members, family))
-        sides = (tuple(many), (one,)) if merge else ((one,), tuple(many))
-        self._event("merge" if merge else "split", at, *sides, plan)
+        sides: tuple[tuple[int, ...], ...] = (tuple(many), (one,)) if merge else ((one,), tuple(many))
+        self._event("merge" if merge else "split", at, sides[0], sides[1], plan)
 
     def _single(self, path: Path, amplitude: Floats, family: Family, plan: str) -> int:
         self.plan.families.append(family)
@@ -281,7 +281,7 @@ class _Planner:
 
 def unit(x: Floats) -> Floats:
     """The same vectors with norm 1."""
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
 
 
 def zipf_densities(config: WorldConfig, count: int) -> Floats:

@@ -96,7 +96,7 @@ class Supports:
         if not self.config.topics or not 0 < inside < 1:
             return np.full(self.config.rows, density)
         high = min(0.9, density * IN_TOPIC / inside)
-        return np.where(in_topic, high, (density - inside * high) / (1 - inside))
+        return np.asarray(np.where(in_topic, high, (density - inside * high) / (1 - inside)))
 
     def _fresh(self, rng: np.random.Generator, family: int, now: list[Rows], count: int) -> Rows:
         """Rows on which an atom is active at this checkpoint only."""

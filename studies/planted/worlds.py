@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,23 +13,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from studies.planted.config import WorldConfig
+from studies.planted.dictionary import Dictionary, dictionary
+from studies.planted.oracle import write_sae
 from studies.planted.plan import Plan, make_plan, unit
 from studies.planted.supports import Supports
 from studies.planted.truth import Transition, Truth
 
-PLAN, SUPPORTS, NOISE, BACKGROUND, SPACE, STEPS, ORACLE = range(7)  # one random stream for each
-
-
-@dataclass(frozen=True)
-class Dictionary:
-    """The dictionary of a perfect SAE at one checkpoint."""
-
-    features: NDArray[np.int64]
-    """True feature of each latent; one listed twice is a planted duplicate."""
-    directions: NDArray[np.float32]
-    """[latents, d], unit rows, in the axes of the raw activations."""
-    codes: sp.csr_array
-    """[rows, latents], in raw units (they grow with the activations)."""
+PLAN, SUPPORTS, NOISE, BACKGROUND, SPACE, STEPS = range(6)  # one random stream for each
 
 
 class World:
@@ -63,20 +53,19 @@ class World:
         return np.asarray((x @ self._turns[i].T if self.config.turn else x) * self.scale(i), dtype=np.float32)
 
     def oracle(self, i: int) -> Dictionary:
-        """The perfect dictionary at checkpoint i, with the artefacts (absorption, duplicates) that were planned."""
-        features, directions, codes = self._alive(i)
-        features, directions, codes = self._absorbed(i, features, directions, codes)
-        features, directions, codes = self._duplicated(i, features, directions, codes)
-        if self.config.turn:
-            directions = directions @ self._turns[i].astype(np.float64).T
-        raw = sp.csr_array(codes * self.scale(i), dtype=np.float32)
-        return Dictionary(features, unit(directions).astype(np.float32), raw)
+        """The dictionary that a perfect SAE would have at checkpoint i, in raw units and axes.
 
-    def directions(self, i: int) -> NDArray[np.float32]:
+        It has the artefacts (absorption, duplicates) that were planned for it.
+        """
+        found = dictionary(self.plan, i, self._supports.codes(i), self.seed)
+        directions = found.directions @ self._turns[i].T if self.config.turn else found.directions
+        return replace(found, directions=directions, codes=found.codes * self.scale(i))
+
+    def directions(self, i: int) -> NDArray[np.float64]:
         """Unit directions of the oracle dictionary at checkpoint i: [latents, d]; ``oracle(i).features`` names them."""
         return self.oracle(i).directions
 
-    def codes(self, i: int) -> sp.csr_array:
+    def codes(self, i: int) -> sp.csc_array:
         """Codes of the oracle dictionary at checkpoint i: [rows, latents]."""
         return self.oracle(i).codes
 
@@ -87,19 +76,22 @@ class World:
         return float(self.config.growth**part * (self.config.jump if jumped else 1))
 
     def write(self, directory: Path) -> Path:
-        """Writes ``step_<n>.safetensors`` (for ``dynamics import``) and ``truth.json``; returns the directory."""
+        """Writes ``step_<n>.safetensors`` and ``text.json`` (for ``dynamics import``), ``truth.json`` and the settings.
+
+        Returns:
+            The directory. The text names each row by sequence and position, so that sequences are known to be such.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         for i, step in enumerate(self.steps):
             save_file({"activations": self.activations(i)}, directory / f"step_{step:08d}.safetensors")
         (directory / "truth.json").write_text(self.truth.to_json(), encoding="utf-8")
+        (directory / "text.json").write_text(json.dumps(self._text()), encoding="utf-8")
         made_by = json.dumps({"seed": self.seed, **asdict(self.config)}, indent=1)
         (directory / "world.json").write_text(made_by, encoding="utf-8")
         return directory
 
     def write_oracle_saes(self, directory: Path) -> Path:
         """Writes the oracle dictionary of every checkpoint as an SAE (for ``dynamics import-saes``)."""
-        from studies.planted.oracle import write_sae
-
         directory.mkdir(parents=True, exist_ok=True)
         for i, step in enumerate(self.steps):
             write_sae(directory / f"step_{step:08d}.safetensors", self.oracle(i), self.activations(i))
@@ -125,13 +117,13 @@ class World:
         axes = np.linalg.qr(rng.standard_normal((self.config.d, self.config.d)))[0]
         sizes = np.arange(1, self.config.d + 1) ** -0.5
         mix = (sizes / np.linalg.norm(sizes) * self.config.noise)[:, None] * axes.T
-        return self._partly_fixed(NOISE, i, shape) @ mix.astype(np.float32)
+        return np.asarray(self._partly_fixed(NOISE, i, shape) @ mix.astype(np.float32))
 
     def _background(self, i: int) -> NDArray[np.float32] | float:
         if not self.config.background:
             return 0.0
         directions = unit(self._rng(BACKGROUND).standard_normal((4, self.config.d))) * self.config.background
-        return self._partly_fixed(BACKGROUND, i, (self.config.rows, 4)) @ directions.astype(np.float32)
+        return np.asarray(self._partly_fixed(BACKGROUND, i, (self.config.rows, 4)) @ directions.astype(np.float32))
 
     def _partly_fixed(self, stream: int, i: int, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Standard normal numbers of which the share ``noise_fixed`` of the variance is the same at all checkpoints."""
@@ -141,44 +133,12 @@ class World:
                 total += np.float32(np.sqrt(part)) * self._rng(stream, key).standard_normal(shape, dtype=np.float32)
         return total
 
-    # --- parts of the oracle ----------------------------------------------------------------------------------
-
-    def _alive(self, i: int) -> tuple[NDArray[np.int64], NDArray[np.float64], sp.csc_array]:
-        """Features alive at checkpoint i, their directions (axes not yet turned) and codes (not yet scaled)."""
-        of_atom = np.array([atom.feature[i] for atom in self.plan.atoms])
-        features = np.unique(of_atom[of_atom >= 0])
-        atoms = np.flatnonzero(of_atom >= 0)
-        columns = np.searchsorted(features, of_atom[atoms])
-        belongs = sp.csr_array(
-            (np.ones(len(atoms)), (atoms, columns)), shape=(len(of_atom), len(features)), dtype=np.float64
-        )
-        codes = self._supports.codes(i)
-        mass = np.asarray(codes.sum(axis=0)).ravel() + 1e-9
-        directions = np.stack([atom.direction[i] for atom in self.plan.atoms])
-        return features, unit(belongs.T @ (mass[:, None] * directions)), sp.csc_array(codes @ belongs)
-
-    def _absorbed(self, i: int, features, directions, codes):  # type: ignore[no-untyped-def]
-        for at, parent, child in self.plan.absorbed:
-            if i >= at:
-                p, c = np.searchsorted(features, [parent, child])
-                inside = (codes[:, [c]] > 0).astype(float)
-                kept = codes[:, [p]] - codes[:, [p]].multiply(inside)
-                codes = _with_column(codes, p, kept)
-                directions = directions.copy()
-                directions[c] = directions[c] + directions[p]
-        return features, unit(directions), codes
-
-    def _duplicated(self, i: int, features, directions, codes):  # type: ignore[no-untyped-def]
-        for at, feature in self.plan.duplicated:
-            if i >= at:
-                where = int(np.searchsorted(features[: len(np.unique(features))], feature))
-                first = self._rng(ORACLE, feature).random(self.config.rows) < 0.5
-                column = codes[:, [where]].toarray()
-                codes = _with_column(codes, where, sp.csc_array(column * first[:, None]))
-                codes = sp.hstack([codes, sp.csc_array(column * ~first[:, None])], format="csc")
-                features = np.append(features, feature)
-                directions = np.vstack([directions, directions[where]])
-        return features, directions, codes
+    def _text(self) -> list[list[str]]:
+        size, rows = self.config.sequence, self.config.rows
+        return [
+            [f"{start // size}:{row - start}" for row in range(start, min(rows, start + size))]
+            for start in range(0, rows, size)
+        ]
 
     def _steps(self) -> list[int]:
         count = self.config.checkpoints
@@ -197,9 +157,4 @@ def _small_turn(d: int, angle: float, rng: np.random.Generator) -> NDArray[np.fl
     skew = skew - skew.T
     skew *= angle * np.sqrt(d) / np.linalg.norm(skew)
     identity = np.eye(d)
-    return np.linalg.solve(identity + skew / 2, identity - skew / 2)  # Cayley: exactly orthogonal
-
-
-def _with_column(matrix: sp.csc_array, where: int, column: sp.csc_array) -> sp.csc_array:
-    parts = [matrix[:, :where], sp.csc_array(column), matrix[:, where + 1 :]]
-    return sp.hstack([part for part in parts if part.shape[1]], format="csc")
+    return np.asarray(np.linalg.solve(identity + skew / 2, identity - skew / 2))  # Cayley: exactly orthogonal
