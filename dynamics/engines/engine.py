@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from dynamics.engines.executor import ExecutorEngine, Submits
 from dynamics.engines.inline import InlineEngine
@@ -12,11 +12,9 @@ from dynamics.files.layout import RunDirectory
 Work = Literal["worker", "inline", "later"] | Submits
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Does the jobs of a run while it is being recorded."""
-
-    def start(self) -> None:
-        """Called once, when the first snapshot is about to be written."""
 
     def snapshots_written(self) -> None:
         """Called after each checkpoint's snapshots are committed. Returns at once, but for ``inline``."""
@@ -32,6 +30,9 @@ class Engine(Protocol):
             One line for the user: what is left, and who does it.
         """
 
+    def abandon(self) -> str:
+        """Training died: nothing new is begun. Returns one line for the user."""
+
 
 class LaterEngine:
     """Leaves everything to ``dynamics analyze``."""
@@ -39,13 +40,13 @@ class LaterEngine:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
 
-    def start(self) -> None:
-        """Nothing to start."""
-
     def snapshots_written(self) -> None:
         """Nothing to do now."""
 
     def close(self, *, wait: bool = False, progress: bool = True) -> str:
+        return self.abandon()
+
+    def abandon(self) -> str:
         return f"nothing is analysed yet; `dynamics analyze {self._run.path}` does it"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dynamics.engines.inline import work_off
 from dynamics.files.layout import RunDirectory
@@ -16,6 +16,7 @@ POLL = 0.1
 """Seconds between two looks while waiting for the end."""
 
 
+@runtime_checkable
 class Submits(Protocol):
     """An executor; what ``submit`` returns must say when it is ``done()``."""
 
@@ -42,9 +43,6 @@ class ExecutorEngine:
         self._run, self._executor = run, executor
         self._flying: dict[Job, Any] = {}
 
-    def start(self) -> None:
-        """Nothing to start: the executor is the user's."""
-
     def snapshots_written(self) -> None:
         """Submits what has become possible, by new snapshots or by jobs that ended."""
         self._submit(growing=True)
@@ -58,6 +56,10 @@ class ExecutorEngine:
             time.sleep(POLL)
         work_off(self._run, progress=progress)
         return "everything is done"
+
+    def abandon(self) -> str:
+        """Submits no more; what was submitted ends by itself."""
+        return f"training died; `dynamics analyze {self._run.path}` does what is left"
 
     def _submit(self, *, growing: bool = False) -> int:
         self._flying = {job: future for job, future in self._flying.items() if not future.done()}

@@ -91,9 +91,6 @@ class InlineEngine:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
 
-    def start(self) -> None:
-        """Nothing to start."""
-
     def snapshots_written(self) -> None:
         """Fits what can be fitted; tracking waits for the end."""
         while batch := [job for job in missing_jobs(self._run, growing=True) if job.kind != "track"]:
@@ -104,3 +101,7 @@ class InlineEngine:
         """Does the rest now, whatever ``wait`` says: nobody else will."""
         tally = work_off(self._run, progress=progress)
         return f"{tally.done} jobs done" + (f", {tally.failed} failed" if tally.failed else "")
+
+    def abandon(self) -> str:
+        """Leaves the rest undone."""
+        return f"training died; `dynamics analyze {self._run.path}` does what is left"

@@ -9,12 +9,16 @@ import sys
 import threading
 from typing import IO
 
+from tqdm import tqdm
+
 from dynamics.engines.inline import work_off
 from dynamics.files.layout import RunDirectory
 from dynamics.pipeline.plan import remaining
 
 RESTARTS = 3
 """How often a worker that died is started again; a job that kills it is given up before that is spent."""
+POLL = 0.5
+"""Seconds between two looks at a worker that is waited for."""
 
 
 class WorkerEngine:
@@ -30,7 +34,7 @@ class WorkerEngine:
         """Process id of the worker, if one was started."""
         return self._process.pid if self._process else None
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Starts the worker; it lives in a session of its own, so that Ctrl-C here does not reach it."""
         self._starts += 1
         with (self._run.path / "worker.log").open("ab") as log:
@@ -47,22 +51,41 @@ class WorkerEngine:
         """Nothing to say to a worker that is alive: it looks for itself. One that died is started again."""
         if self._process is None or (self._process.poll() is not None and self._starts <= RESTARTS):
             self._hang_up()
-            self.start()
+            self._start()
 
     def close(self, *, wait: bool = False, progress: bool = True) -> str:
         """Tells the worker to drain what is left and end by itself, or waits for that."""
         alive = self._process is not None and self._process.poll() is None
         self._send(b"close\n")
         self._hang_up()
-        self._reap()
         if wait:
-            tally = work_off(self._run, progress=progress)
-            return f"everything is done ({tally.failed} jobs failed)" if tally.failed else "everything is done"
+            self._await(progress)
+        else:
+            self._reap()
         left = remaining(self._run)
         again = f"`dynamics analyze {self._run.path}`"
-        if alive:
+        if not left:
+            return "everything is done"
+        if alive and not wait:
             return f"{left} jobs left; the worker (pid {self.pid}) goes on with them, {again} waits for the end"
         return f"{left} jobs left and the worker has ended; {again} does them"
+
+    def _await(self, progress: bool) -> None:
+        """Until the worker ends; where it has died, the rest is done here."""
+        total = remaining(self._run)
+        with tqdm(total=total, desc="jobs", unit="job", disable=not progress, dynamic_ncols=True) as bar:
+            while self._process is not None and self._process.poll() is None:
+                bar.update(total - remaining(self._run) - bar.n)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(POLL)
+        if remaining(self._run):
+            work_off(self._run, progress=progress)
+
+    def abandon(self) -> str:
+        """Hangs up without a word, on which the worker stops after the job in hand."""
+        self._hang_up()
+        self._reap()
+        return f"training died; `dynamics analyze {self._run.path}` does what is left"
 
     def _send(self, line: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from dynamics import tracking
 from dynamics.files.layout import RunDirectory
 from dynamics.files.results import write_tracking
 from dynamics.files.saes import SaeRecord, load_sae
@@ -14,13 +15,12 @@ from dynamics.pipeline.nulls import null_snapshots
 from dynamics.pipeline.plan import SiteState, null_span
 from dynamics.sae.series import Scaling
 from dynamics.tracking.checkpoint import Checkpoint, Series, live_checkpoint
-from dynamics.tracking.track import track
 
 
 def track_site(run: RunDirectory, state: SiteState) -> None:
     """Links, events, lineages, onsets and transitions of a site, committed together."""
     seeds = sorted({record.seed for record in state.others if record.arm == "null"})
-    found = track(_chain(run, state), [_null_chain(run, state, seed) for seed in seeds])
+    found = tracking.track(_chain(run, state), [_null_chain(run, state, seed) for seed in seeds])
     notes = [*found.notes, *_left_out(run, state)]
     write_tracking(run, state.site, state.inputs_digest, found.tables, notes, state.branch)
 
