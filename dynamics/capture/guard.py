@@ -49,6 +49,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def aside() -> Iterator[None]:
+    """Work of our own within a training loop: full precision, gradients on, and random states put back at the end."""
+    with isolated_random_state(), _no_autocast(), torch.enable_grad():
+        yield
+
+
+@contextmanager
 def isolated_random_state() -> Iterator[None]:
     """Puts the global random states of Python, NumPy and torch (every device in use) back, also on an exception."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002

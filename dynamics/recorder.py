@@ -1,0 +1,349 @@
+"""The recorder: looks at a model while it trains, writes what it saw, and hands it over to be analysed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dynamics.capture.guard import aside
+from dynamics.capture.probe import Probe, Text
+from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
+from dynamics.capture.sites import match_sites, site_modules, unwrapped
+from dynamics.files.layout import RunDirectory
+from dynamics.files.probes import write_probe
+from dynamics.files.settings import write_recording, write_settings
+from dynamics.files.snapshots import SnapshotRecord, snapshots, write_snapshot
+from dynamics.sae.config import SaeConfig
+from dynamics.schedule import Schedule, log_spaced
+
+if TYPE_CHECKING:
+    from dynamics.engines.engine import Engine
+
+SCHEDULE = log_spaced()
+SAE = SaeConfig()
+log = logging.getLogger("dynamics")
+
+
+class RecorderWarning(UserWarning):
+    """Something of ours went wrong; training goes on as if nothing had."""
+
+
+class Recorder:
+    """Takes snapshots of a model's activations at scheduled steps, without changing or breaking its training.
+
+    Mistakes in the configuration raise when the recorder is made or when it first sees the model (:meth:`prepare`).
+    From then on nothing raises into training: what goes wrong is warned about once per kind and counted in ``skipped``.
+    As a context manager it is closed at the end; where the body raises, the worker stops after the job in hand.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        sites: str | Sequence[str],
+        probe: Any,
+        *,
+        text: Text | None = None,
+        mask: Any = None,
+        concepts: Mapping[str, Any] | None = None,
+        forward: Forward | None = None,
+        schedule: Schedule = SCHEDULE,
+        sae: SaeConfig = SAE,
+        work: Any = "worker",
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        """Makes or opens the run directory and freezes the probe.
+
+        Args:
+            run: directory of the run; snapshots that it holds already are not taken again.
+            sites: names of modules whose output is read, or patterns of them (``"blocks.*.mlp"``).
+            probe: inputs to show at every checkpoint, as for :meth:`Probe.freeze`, or a ``Probe``.
+            text: text of each row of the probe; this and the next two as for :meth:`Probe.freeze`.
+            mask: which positions of the probe count.
+            concepts: named row masks.
+            forward: ``forward(model, batch)`` shows a batch of the probe to the model; default ``model(batch)``,
+                ``model(*batch)`` or ``model(**batch)`` by the batch's type.
+            schedule: the steps to look at.
+            sae: settings of the autoencoders, which stay the same for the whole run.
+            work: who analyses the snapshots: ``"worker"`` (a background process), ``"inline"``, ``"later"``
+                (``dynamics analyze``), or an executor with ``submit()``.
+            on_error: ``"raise"`` lets faults during training through, for tests.
+
+        Raises:
+            ValueError, TypeError: if the probe or an argument is wrong.
+            OSError: if the directory cannot be made or written, or holds something else.
+        """
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}')
+        settled = isinstance(probe, Probe)
+        if settled and not (text is None and mask is None and concepts is None):
+            raise ValueError("text, mask and concepts are part of a Probe that is frozen; give them to Probe.freeze")
+        _show_messages()
+        self.probe: Probe = probe if settled else Probe.freeze(probe, text=text, mask=mask, concepts=concepts)
+        self._directory = RunDirectory.create(run)
+        self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
+        self._work = work
+        self._faults = _Faults(on_error == "raise")
+        self._sites: list[_Site] = []
+        self._engine: Engine | None = None
+        self._last = -1
+        self._closed = False
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self._directory.path
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many snapshots were not taken, by what went wrong."""
+        return self._faults.counts
+
+    def prepare(self, model: nn.Module, *, until: int | None = None) -> None:
+        """Checks everything that can only be checked with the model, by showing it the probe once, and says the size.
+
+        Called by the first :meth:`step` where it was not called before; call it before the first training step.
+
+        Args:
+            model: the model, wrapped or not.
+            until: last training step, where it is known; only for the size that is said.
+
+        Raises:
+            ValueError: if a site does not exist or gives no rows, text or concepts do not fit the rows, the run was
+                recorded with another probe or other settings, or ``work`` is unknown or impossible here.
+            DisturbedModelError: if showing the probe writes to the model.
+        """
+        if self._engine is not None or _rank() > 0:
+            return
+        from dynamics.engines.engine import engine  # late: it brings the database's library, which importing need not
+
+        model = unwrapped(model)
+        made = engine(self._directory, self._work)
+        if self._work == "inline" and _processes() > 1:
+            raise ValueError('work="inline" would keep the other training processes waiting; use "worker" or "later"')
+        with aside():
+            names = match_sites(site_modules(model), self._patterns)
+            readings = read_sites(model, self.probe, names, self._forward)
+            sites = [self._site(name, reading) for name, reading in readings.items()]
+            write_settings(self._directory, self._sae)
+            for site in sites:
+                write_probe(self._directory, site.probe, self.probe.rows(site.positions))
+            write_recording(self._directory, closed=False)
+        self._last = min(max(site.recorded, default=-1) for site in sites)
+        self._sites, self._engine = sites, made
+        self._say_size(until)
+
+    def _site(self, name: str, reading: Reading) -> _Site:
+        self.probe.rows(reading.positions)
+        rows, d_in = reading.activations.shape
+        self._sae.resolved(d_in)
+        records = snapshots(self._directory, name)
+        site = _Site(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), set())
+        for record in records:
+            site.require_same(record, self.run)
+        return replace(site, recorded={record.step for record in records})
+
+    def _say_size(self, until: int | None) -> None:
+        each = sum(site.rows * site.d_in for site in self._sites) * torch.float32.itemsize
+        count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > self._last])
+        total = f", {count} of them until step {until}: {_size(each * count)}" if until is not None else ""
+        names = f"{len(self._sites)} site{'s' if len(self._sites) > 1 else ''}"
+        log.info("recording %s to %s: %s per snapshot%s", names, self.run, _size(each), total)
+        free = shutil.disk_usage(self.run).free
+        if free < each * count:
+            self._faults.warn(f"{self.run} has {_size(free)} free, but the snapshots will take {_size(each * count)}")
+
+    def step(
+        self,
+        model: nn.Module,
+        step: int,
+        *,
+        loss: float | int | Tensor | None = None,
+        epoch: float | int | None = None,
+        samples: int | None = None,
+    ) -> bool:
+        """Takes a snapshot of every site if a scheduled step was reached or passed since the last look.
+
+        Call it before the first training step with 0, then after every optimiser step. Under data-parallel training
+        call it on any rank: only rank 0 looks. A tensor as ``loss`` is read only when a snapshot is taken.
+
+        Args:
+            model: the model, wrapped or not.
+            step: optimiser steps done.
+            loss: training loss at that step.
+            epoch: epochs done.
+            samples: training examples seen.
+
+        Returns:
+            Whether a snapshot was taken.
+
+        Raises:
+            ValueError: only on the first call, as :meth:`prepare`.
+        """
+        self.prepare(model)
+        if _rank() > 0:
+            return False
+        try:
+            if self._closed or not self._schedule.due(self._last, step):
+                return False
+            self._last = step
+            with aside():
+                passed = None if epoch is None else float(epoch)
+                facts = SnapshotRecord(site="", step=step, probe="", epoch=passed, samples=samples)
+                return self._take(unwrapped(model), facts, loss)
+        except Exception as error:
+            self._faults.skip(error, f"snapshot at step {step}")
+            return False
+
+    def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
+        wanted = [site for site in self._sites if facts.step not in site.recorded]
+        if not wanted:
+            return False
+        readings = read_sites(model, self.probe, [site.name for site in wanted], self._forward)
+        value = loss.detach() if isinstance(loss, Tensor) else loss
+        facts = replace(facts, fingerprint=fingerprint(model), loss=None if value is None else float(value))
+        taken = [self._write(site, readings[site.name], facts) for site in wanted]
+        if any(taken):
+            self._hand_over()
+        return any(taken)
+
+    def _write(self, site: _Site, reading: Reading, facts: SnapshotRecord) -> bool:
+        try:
+            site.require_rows(reading)
+            write_snapshot(self._directory, replace(facts, site=site.name, probe=site.probe), reading.activations)
+        except Exception as error:
+            self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
+            return False
+        site.recorded.add(facts.step)
+        return True
+
+    def _hand_over(self) -> None:
+        try:
+            assert self._engine is not None
+            self._engine.snapshots_written()
+        except Exception as error:
+            self._faults.skip(error, f"analysis (`dynamics analyze {self.run}` does it)")
+
+    def close(self, wait: bool = False, *, drain: bool = True) -> None:
+        """Says that no more snapshots will come.
+
+        Args:
+            wait: return only when everything is analysed, with a progress bar; else the worker goes on by itself.
+            drain: false where training died: the worker stops after the job in hand.
+        """
+        if self._closed or self._engine is None:
+            return
+        self._closed = True
+        try:
+            with aside():
+                write_recording(self._directory, closed=True)
+                line = self._engine.close(wait=wait) if drain else self._engine.abandon()
+            log.info("%s", line)
+        except Exception as error:
+            self._faults.skip(error, "closing the run")
+        if self.skipped:
+            log.warning("skipped in %s: %s", self.run, ", ".join(f"{n} × {kind}" for kind, n in self.skipped.items()))
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(drain=kind is None)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What the rows of a site are, fixed for the whole run."""
+
+    name: str
+    rows: int
+    d_in: int
+    positions: int | None
+    probe: str
+    recorded: set[int]
+    """Steps of which there is a snapshot."""
+
+    def require_same(self, record: SnapshotRecord, run: Path) -> None:
+        """Raises ValueError where a snapshot of the run has other rows or another width than the model gives now."""
+        if record.probe != self.probe:
+            raise ValueError(
+                f"{run} was recorded with another probe ({record.probe[:8]}, now {self.probe[:8]}), so that features "
+                "before and after could not be compared; give the same probe, text, mask and concepts, or another run"
+            )
+        if record.d_in != self.d_in:
+            raise ValueError(
+                f"site {self.name!r} has width {self.d_in}, but {record.d_in} at step {record.step} of {run}; "
+                "use another run directory"
+            )
+
+    def require_rows(self, reading: Reading) -> None:
+        """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""
+        shape = tuple(reading.activations.shape)
+        if shape != (self.rows, self.d_in) or reading.positions != self.positions:
+            raise UnusableActivationsError(f"activations are {shape}, at the start they were {(self.rows, self.d_in)}")
+        finite = torch.isfinite(reading.activations)
+        if not finite.all():
+            share = 1 - float(finite.float().mean())
+            raise UnusableActivationsError(f"{share:.2%} of the activations are NaN or infinite")
+
+
+class UnusableActivationsError(ValueError):
+    """The activations of one site at one step cannot be used."""
+
+
+class _Faults:
+    """Counts what goes wrong, and warns the first time of each kind."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self.counts: Counter[str] = Counter()
+
+    def skip(self, error: Exception, what: str) -> None:
+        """Called while ``error`` is handled."""
+        if self._strict:
+            raise error
+        kind = type(error).__name__
+        self.counts[kind] += 1
+        if self.counts[kind] == 1:
+            self.warn(f"{what} skipped ({kind}: {error}); training goes on, {self.counts.total()} skipped so far")
+
+    def warn(self, message: str) -> None:
+        # Where warnings are errors, one of ours would end the training.
+        try:
+            warnings.warn(message, RecorderWarning, stacklevel=4)
+        except Exception:
+            log.warning("%s", message)
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def _processes() -> int:
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _show_messages() -> None:
+    """Lets the few lines that we say be seen where the program has not set up logging; what it has set up stays."""
+    if log.level == logging.NOTSET and not log.hasHandlers():
+        log.setLevel(logging.INFO)
+        log.addHandler(logging.StreamHandler())
