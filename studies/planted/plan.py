@@ -285,11 +285,19 @@ def unit(x: Floats) -> Floats:
 
 
 def zipf_densities(config: WorldConfig, count: int) -> Floats:
-    """``count`` densities ∝ rank^-zipf between the rarest and the densest, that add up to ``config.active``."""
-    weights = np.arange(1, count + 1) ** -config.zipf
-    low, high = 1e-6, 1e4
-    for _ in range(100):
+    """``count`` densities from the rarest to at most the densest that fall like rank^-zipf and add up to ``active``.
+
+    Zipf's law alone, with its sum given, would not leave the range free: what falls like rank^-zipf is the part above
+    the rarest.
+    """
+    falls = np.arange(1, count + 1) ** -config.zipf
+    low, high = 1e-6, 1e6
+    for _ in range(200):
         middle = np.sqrt(low * high)
-        total = np.clip(middle * weights, config.rarest, config.densest).sum()
-        low, high = (middle, high) if total < config.active else (low, middle)
-    return np.clip(low * weights, config.rarest, config.densest)
+        enough = _densities(config, middle, falls).sum() >= config.active
+        low, high = (low, middle) if enough else (middle, high)
+    return _densities(config, low, falls)
+
+
+def _densities(config: WorldConfig, size: float, falls: Floats) -> Floats:
+    return np.asarray(np.minimum(config.rarest + size * (falls - falls[-1]), config.densest))

@@ -17,6 +17,12 @@ QUERIES = {
     "transitions": "select from_step, to_step, peak_step from transitions",
 }
 
+CANDIDATES = """
+    select kind, step, from_step, to_step, parents, children, parent_tracks, child_tracks, q_value from event_candidates
+    where site = '{site}' and arm = 'chain' and (reason is null or reason = 'q')
+        and (q_value is null or q_value <= {level})
+"""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -65,7 +71,15 @@ def rows(table: Any) -> list[Row]:
     return list(given)
 
 
-def from_run(run: Any, site: str) -> Report:
-    """The report that a :class:`dynamics.Run` publishes for a site."""
+def from_run(run: Any, site: str, level: float | None = None) -> Report:
+    """What a :class:`dynamics.Run` says about a site.
+
+    Args:
+        run: an opened run.
+        site: one of its sites.
+        level: take the events that would be published at this level (q ≤ level), instead of those that are.
+    """
     tables = {name: rows(run.sql(f"{query} where site = '{site}'")) for name, query in QUERIES.items()}
+    if level is not None:
+        tables["events"] = rows(run.sql(CANDIDATES.format(site=site, level=level)))
     return from_tables(tables)

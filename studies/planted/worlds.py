@@ -83,12 +83,15 @@ class World:
         """
         directory.mkdir(parents=True, exist_ok=True)
         for i, step in enumerate(self.steps):
-            save_file({"activations": self.activations(i)}, directory / f"step_{step:08d}.safetensors")
+            self._save(directory / f"step_{step:08d}.safetensors", i)
         (directory / "truth.json").write_text(self.truth.to_json(), encoding="utf-8")
         (directory / "text.json").write_text(json.dumps(self._text()), encoding="utf-8")
         made_by = json.dumps({"seed": self.seed, **asdict(self.config)}, indent=1)
         (directory / "world.json").write_text(made_by, encoding="utf-8")
         return directory
+
+    def _save(self, path: Path, i: int) -> None:
+        save_file({"activations": self.activations(i)}, path)
 
     def write_oracle_saes(self, directory: Path) -> Path:
         """Writes the oracle dictionary of every checkpoint as an SAE (for ``dynamics import-saes``)."""
