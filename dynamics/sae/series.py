@@ -1,0 +1,122 @@
+"""The arms of a site: the tracked chain, null chains over surrogate snapshots, independent restarts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dynamics.sae.autoencoder import SparseAutoencoder
+from dynamics.sae.config import SaeConfig
+from dynamics.sae.metrics import Metrics, evaluate
+from dynamics.sae.training import TrainingLog, initial, train
+
+WORSE_FVU = 0.05
+"""How much larger a warm-started SAE's FVU may be than its predecessor's before a cold start is tried."""
+WORSE_DEAD = 0.2
+"""Likewise its share of dead latents."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x̃ = (x − mean) · scale has mean 0 and mean squared norm d_in."""
+
+    mean: Float[Tensor, " d_in"]
+    scale: float
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "rows d_in"]) -> Scaling:
+        """The scaling of raw activations.
+
+        Raises:
+            ValueError: if they do not vary at all.
+        """
+        mean = x.mean(0)
+        power = float((x - mean).double().square().sum(1).mean())
+        if not power > 1e-20:
+            raise ValueError(f"the activations are the same on all {len(x)} rows; nothing can be learned from them")
+        return cls(mean, float((x.shape[1] / power) ** 0.5))
+
+    def apply(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
+        """Raw activations in scaled units."""
+        return (x - self.mean) * self.scale
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One trained SAE, in raw activation units, and how its training went."""
+
+    sae: SparseAutoencoder
+    metrics: Metrics
+    """On the held-out rows."""
+    log: TrainingLog
+    restarted: bool = False
+    """The warm start was worse than the gate allows and a cold one replaced it."""
+
+
+def held_out_rows(sequence: Int[np.ndarray, " rows"], share: float) -> Bool[np.ndarray, " rows"]:
+    """Rows kept from training: a fixed share of the sequences, whole ones; at least one where there are two."""
+    distinct, index = np.unique(sequence, return_inverse=True)
+    count = min(len(distinct) - 1, max(1, round(share * len(distinct)))) if share > 0 else 0
+    chosen = np.zeros(len(distinct), dtype=bool)
+    chosen[np.random.default_rng(1).permutation(len(distinct))[:count]] = True
+    return np.asarray(chosen[index])
+
+
+def fit_independent(
+    x: Float[Tensor, "rows d_in"], held_out: Bool[np.ndarray, " rows"], config: SaeConfig, generator: torch.Generator
+) -> Fit:
+    """An SAE trained from nothing, on the full budget: the first of a chain, or a restart of the ``seed`` arm."""
+    scaling = Scaling.of(x)
+    scaled = scaling.apply(x)
+    start = initial(scaled[torch.from_numpy(~held_out)], config, generator)
+    return _trained(start, scaled, scaling, held_out, config, config.steps, generator)
+
+
+def fit_next(
+    previous: SparseAutoencoder,
+    before: Scaling,
+    x: Float[Tensor, "rows d_in"],
+    held_out: Bool[np.ndarray, " rows"],
+    config: SaeConfig,
+    generator: torch.Generator,
+) -> Fit:
+    """An SAE warm-started from the one before, on a share of the budget.
+
+    Args:
+        previous: the SAE of the checkpoint before, in that checkpoint's raw units.
+        before: scaling of that checkpoint's activations: growth of the activations is no reason to relearn.
+    """
+    scaling = Scaling.of(x)
+    steps = max(1, round(config.steps * config.chain_share))
+    start = previous.to_scaled(before.mean, before.scale)
+    return _trained(start, scaling.apply(x), scaling, held_out, config, steps, generator)
+
+
+def gate_fails(fit: Fit, previous: Metrics) -> bool:
+    """Whether a warm start went so badly that a cold one should be tried beside it."""
+    return fit.metrics.fvu > previous.fvu + WORSE_FVU or fit.metrics.dead > previous.dead + WORSE_DEAD
+
+
+def better(warm: Fit, cold: Fit) -> Fit:
+    """The cold start where it is better than the warm one by the margin that called for it, marked; else the warm one."""
+    wins = warm.metrics.fvu > cold.metrics.fvu + WORSE_FVU or warm.metrics.dead > cold.metrics.dead + WORSE_DEAD
+    return Fit(cold.sae, cold.metrics, cold.log, restarted=True) if wins else warm
+
+
+def _trained(
+    start: SparseAutoencoder,
+    scaled: Float[Tensor, "rows d_in"],
+    scaling: Scaling,
+    held_out: Bool[np.ndarray, " rows"],
+    config: SaeConfig,
+    steps: int,
+    generator: torch.Generator,
+) -> Fit:
+    kept = torch.from_numpy(held_out)
+    sae, log = train(start, scaled[~kept], config, steps=steps, generator=generator)
+    metrics = evaluate(sae, scaled[kept] if bool(kept.any()) else scaled)
+    return Fit(sae.to_raw(scaling.mean, scaling.scale), metrics, log)

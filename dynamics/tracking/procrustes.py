@@ -1,0 +1,20 @@
+"""The turn of a whole activation space between two checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg as la
+from jaxtyping import Float
+
+
+def procrustes(
+    earlier: Float[np.ndarray, "rows d_in"], later: Float[np.ndarray, "rows d_in"]
+) -> tuple[Float[np.ndarray, "d_in d_in"], float]:
+    """The orthogonal map R that brings ``earlier @ R`` nearest to ``later``, and the residual's share of the variance.
+
+    Orthogonal Procrustes (Schönemann 1966), for scaled activations of the same rows.
+    """
+    u, values, vt = la.svd(earlier.T @ later, check_finite=False)
+    total = float(np.square(earlier).sum() + np.square(later).sum())
+    residual = max(0.0, 1 - 2 * float(values.sum()) / max(total, 1e-12))
+    return np.asarray(u @ vt, dtype=np.float32), residual

@@ -1,0 +1,117 @@
+"""A series with its tracks, read forwards or backwards: a death is a birth and a merge a split in reversed time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dynamics.tracking.carried import Carried
+from dynamics.tracking.carrying import Carrying, Kept
+from dynamics.tracking.lineage import Tracks
+from dynamics.tracking.linking import Scored, scored_pairs
+
+
+@dataclass(frozen=True)
+class Kin:
+    """Candidate pairs of two checkpoints: ``parent`` at the former, ``child`` at the latter, in reading order."""
+
+    parent: Int[np.ndarray, " pairs"]
+    child: Int[np.ndarray, " pairs"]
+    kinship: Float[np.ndarray, " pairs"]
+    """Cosine of where the child's inputs point at the former checkpoint with the parent's decoder direction."""
+    inside_parent: Float[np.ndarray, " pairs"]
+    """Share of the parent's rows on which the child fires."""
+    inside_child: Float[np.ndarray, " pairs"]
+    """Share of the child's rows on which the parent fires."""
+    score: Float[np.ndarray, " pairs"]
+    """The link score."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Checkpoints by their place in reading order; every index below is such a place."""
+
+    carrying: Carrying
+    tracks: Tracks
+    backwards: bool = False
+    _medians: Kept[float] = field(default_factory=lambda: Kept(4096), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.carrying.series)
+
+    def place(self, index: int) -> int:
+        """Position in the series, or back from it."""
+        return len(self) - 1 - index if self.backwards else index
+
+    def flipped(self) -> Timeline:
+        """The same, read the other way."""
+        return Timeline(self.carrying, self.tracks, not self.backwards)
+
+    def track_of(self, index: int) -> Int[np.ndarray, " live"]:
+        """Track of every live latent of a checkpoint."""
+        return self.tracks.of[self.place(index)]
+
+    def carried(self, source: int, target: int) -> Carried:
+        """Directions of the latents of ``source`` in the activations of ``target``."""
+        return self.carrying.carried(self.place(source), self.place(target))
+
+    def starts(self, index: int) -> Bool[np.ndarray, " live"]:
+        """Which latents are the first of their track in reading order."""
+        end = -1 if self.backwards else 0
+        here = self.place(index)
+        return np.array([self.tracks.positions[t][end][0] == here for t in self.track_of(index)], dtype=bool)
+
+    def following(self, index: int) -> Int[np.ndarray, " live"]:
+        """Position at the next checkpoint of each latent's track; -1 where it is not there."""
+        return self.position_at(index, index + 1)
+
+    def position_at(self, index: int, other: int) -> Int[np.ndarray, " live"]:
+        """Position at ``other`` of the track of every live latent of ``index``; -1 where it is not there."""
+        if not 0 <= other < len(self):
+            return np.full(len(self.track_of(index)), -1)
+        where = np.full(len(self.tracks), -1)
+        where[self.track_of(other)] = np.arange(len(self.track_of(other)))
+        return np.asarray(where[self.track_of(index)])
+
+    def presence(self, source: int, target: int) -> Float[np.ndarray, " live"]:
+        """How much the model at ``target`` writes for the inputs of each latent of ``source``, against its own checkpoint.
+
+        √(⟨w¹, w²⟩ at target / ⟨w¹, w²⟩ at source) over the median of the tracks that are live at both: 1 where the
+        feature is carried as those are, 0 where nothing is. 0 where the latent's own direction cannot be told from noise.
+        """
+        if source == target:
+            return np.ones(len(self.track_of(source)))
+        raw = self._raw_presence(source, target)
+        median = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
+        return np.asarray(np.clip(raw / median, 0, 2))
+
+    def _raw_presence(self, source: int, target: int) -> Float[np.ndarray, " live"]:
+        own = self.carried(source, source).squared_norm
+        there = self.carried(source, target).squared_norm
+        return np.sqrt(np.maximum(there, 0) / np.where(own > 0, own, np.inf))
+
+    def _usual(self, source: int, target: int, raw: Float[np.ndarray, " live"]) -> float:
+        going_on = self.position_at(source, target) >= 0
+        if going_on.sum() < 5:
+            return 1.0
+        return float(np.clip(np.median(raw[going_on]), 0.05, None))
+
+    def kin(self, former: int, latter: int) -> Kin:
+        """Candidate pairs of two checkpoints, former before latter in reading order."""
+        scored = self._scored(former, latter)
+        pairs = scored.pairs
+        if self.backwards:
+            return Kin(pairs.j, pairs.i, scored.ahead, pairs.inside_j, pairs.inside_i, scored.score)
+        return Kin(pairs.i, pairs.j, scored.back, pairs.inside_i, pairs.inside_j, scored.score)
+
+    def _scored(self, former: int, latter: int) -> Scored:
+        earlier, later = sorted((self.place(former), self.place(latter)))
+        return scored_pairs(self.carrying, earlier, later)
+
+
+def window(index: int, before: int, after: int, length: int) -> Iterable[int]:
+    """Places around ``index`` that exist."""
+    return range(max(0, index - before), min(length, index + after + 1))
