@@ -1,4 +1,4 @@
-"""One chart, one function, one file: each takes a run and answers an Altair chart that carries its SQL in ``usermeta``."""
+"""One chart, one function, one file: each takes a run and gives an Altair chart with its SQL in ``usermeta``."""
 
 from dynamics.charts.drift import drift
 from dynamics.charts.feature import feature

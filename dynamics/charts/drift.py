@@ -70,7 +70,9 @@ def _drawn(axis: StepAxis, rows: list[Row]) -> Any:
     if len(rows) == 1:
         return _single(axis, rows, base, y)
     null = [
-        base.mark_area(color=BAND, opacity=0.6).encode(y=alt.Y("null_drift_high:Q", title="turned (degrees)", scale=scale), y2=alt.datum(0)),
+        base.mark_area(color=BAND, opacity=0.6).encode(
+            y=alt.Y("null_drift_high:Q", title="turned (degrees)", scale=scale), y2=alt.datum(0)
+        ),
         base.mark_line(color=FAINT, strokeDash=[4, 3], strokeWidth=1.2).encode(y=alt.Y("null_drift:Q", scale=scale)),
     ]
     middle = base.mark_area(color=KINDS["drift"], opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
@@ -83,7 +85,9 @@ def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
     """One pair of checkpoints: a point with its spread beside the null's, since areas need two."""
     bar = base.mark_rule(strokeWidth=9, color=KINDS["drift"], opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q")
     band = alt.Chart(values(rows)).mark_rect(color=BAND, opacity=0.6)
-    null = band.encode(x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("null_drift_high:Q", title="turned (degrees)"), y2=alt.datum(0))
+    null = band.encode(
+        x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("null_drift_high:Q", title="turned (degrees)"), y2=alt.datum(0)
+    )
     point = base.mark_point(color=INK, filled=True, opacity=1, size=50).encode(y=y)
     words = note("retraining alone", x=6, y=232, colour=FAINT)
     return alt.layer(null, bar, point, words).properties(width=WIDTH, height=240)

@@ -46,14 +46,25 @@ def feature(run: History, site: str, track: int) -> Any:
     panels = [_panel(axis, shown, happened, *panel, lowest=panel is _PANELS[-1]) for panel in _PANELS]
     lines = ", ".join(f"{'bud inside it' if row['bud'] else row['kind']} at {row['step']:,}" for row in happened[:6])
     more = f" and {len(happened) - 6:,} more" if len(happened) > 6 else ""
-    subtitle = [f"{site}. Upright lines: {lines}{more}." if lines else f"{site}. No event concerns it.", merged_note(merged)]
+    subtitle = [
+        f"{site}. Upright lines: {lines}{more}." if lines else f"{site}. No event concerns it.",
+        merged_note(merged),
+    ]
     first, last = rows[0]["step"], rows[-1]["step"]
     title = f"Track {track} lives at {count(len(rows), 'checkpoint')}, from step {first:,} to {last:,}"
     return finished(alt.vconcat(*panels), title, subtitle, source.text)
 
 
 def _panel(
-    axis: StepAxis, rows: list[Row], happened: list[Row], column: str, title: str, numbers: str, unit: str, *, lowest: bool
+    axis: StepAxis,
+    rows: list[Row],
+    happened: list[Row],
+    column: str,
+    title: str,
+    numbers: str,
+    unit: str,
+    *,
+    lowest: bool,
 ) -> Any:
     y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=3, format=numbers))
     tooltip = [
@@ -63,7 +74,11 @@ def _panel(
     ]
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip)
     colour = alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=None)
-    said = [alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("q_value:Q", title="q", format=".2g")]
+    said = [
+        alt.Tooltip("kind:N"),
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("q_value:Q", title="q", format=".2g"),
+    ]
     events = alt.Chart(values(happened[:300])).mark_rule(strokeWidth=1.6, strokeDash=[4, 2])
     layers = [
         events.encode(x=axis.x(labels=lowest), color=colour, tooltip=said),

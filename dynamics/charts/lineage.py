@@ -26,7 +26,7 @@ with family as (
 select kind, step, from_step, to_step, parent_tracks, child_tracks, score, q_value
 from events
 where site = $site and kind in ('birth', 'death', 'split', 'merge')
-    and exists (select 1 from family where list_contains(list_concat(coalesce(parent_tracks, []), coalesce(child_tracks, [])), track))
+    and exists (select 1 from family where list_contains(parent_tracks, track) or list_contains(child_tracks, track))
 order by step
 """
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
@@ -57,7 +57,9 @@ def lineage(run: History, site: str, track: int) -> Any:
         drawn = alt.vconcat(drawn, _rest(axis, rest), spacing=18)
     subtitle = [
         f"{site}. One lane per track, thick: track {track}. Dot: birth. Cross: death. Joints: split, merge, bud.",
-        f"The {len(lanes):,} nearest of {len(family):,} tracks have lanes; the other {len(rest):,} are counted below." if rest else "",
+        f"The {len(lanes):,} nearest of {len(family):,} tracks have lanes; the other {len(rest):,} are counted below."
+        if rest
+        else "",
     ]
     return finished(drawn, _message(track, family, branches), subtitle, source.text)
 
@@ -73,7 +75,12 @@ def _message(track: int, family: list[Row], branches: list[Row]) -> str:
 
 
 def _edges(branches: list[Row]) -> list[tuple[int, int, Row]]:
-    return [(parent, child, row) for row in branches for parent in row["parent_tracks"] or [] for child in row["child_tracks"] or []]
+    return [
+        (parent, child, row)
+        for row in branches
+        for parent in row["parent_tracks"] or []
+        for child in row["child_tracks"] or []
+    ]
 
 
 def _nearest(track: int, edges: list[tuple[int, int, Row]], family: set[int]) -> list[int]:
@@ -117,7 +124,9 @@ def _ordered(family: list[Row], branches: list[Row], near: list[int]) -> list[in
     return ordered
 
 
-def _lanes(axis: StepAxis, family: list[Row], branches: list[Row], lanes: dict[int, int], track: int, *, lowest: bool) -> Any:
+def _lanes(
+    axis: StepAxis, family: list[Row], branches: list[Row], lanes: dict[int, int], track: int, *, lowest: bool
+) -> Any:
     room = 26 if len(lanes) <= 16 else 15
     y = alt.Y("lane:Q", scale=alt.Scale(domain=[len(lanes) - 0.5, -0.5], nice=False), axis=None)
     members = [_member(row, lanes[row["track"]], track) for row in family if row["track"] in lanes]
@@ -128,10 +137,15 @@ def _lanes(axis: StepAxis, family: list[Row], branches: list[Row], lanes: dict[i
         color=alt.Color("colour:N", scale=None),
         strokeWidth=alt.StrokeWidth("width:Q", scale=None),
     )
-    name = base.mark_text(align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT).encode(
-        x=axis.x("first_step", labels=lowest), text="name:N"
-    )
-    layers = [_joints(axis, branches, lanes, y, lowest=lowest), life, *_ends(axis, branches, members, lanes, y, lowest=lowest), name]
+    name = base.mark_text(
+        align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT
+    ).encode(x=axis.x("first_step", labels=lowest), text="name:N")
+    layers = [
+        _joints(axis, branches, lanes, y, lowest=lowest),
+        life,
+        *_ends(axis, branches, members, lanes, y, lowest=lowest),
+        name,
+    ]
     return alt.layer(*layers).properties(width=WIDTH, height=max(60, room * len(lanes)))
 
 
@@ -155,7 +169,10 @@ def _joints(axis: StepAxis, branches: list[Row], lanes: dict[int, int], y: alt.Y
         if parent in lanes and child in lanes:
             shared = {"joint": number, "kind": row["kind"], "tracks": _tracks(row), "q": row["q_value"]}
             start = row["to_step"] if row["kind"] == "birth" else row["from_step"]
-            lines += [{**shared, "step": start, "lane": lanes[parent]}, {**shared, "step": row["to_step"], "lane": lanes[child]}]
+            lines += [
+                {**shared, "step": start, "lane": lanes[parent]},
+                {**shared, "step": row["to_step"], "lane": lanes[child]},
+            ]
     colour = alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=None)
     tooltip = [alt.Tooltip("kind:N"), alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", format=".2g")]
     base = alt.Chart(values(lines)).mark_line(strokeWidth=1.8)
@@ -166,14 +183,21 @@ def _tracks(row: Row) -> str:
     return f"{bracketed(row['parent_tracks'] or []) or 'none'} to {bracketed(row['child_tracks'] or []) or 'none'}"
 
 
-def _ends(axis: StepAxis, branches: list[Row], members: list[Row], lanes: dict[int, int], y: alt.Y, *, lowest: bool) -> list[Any]:
+def _ends(
+    axis: StepAxis, branches: list[Row], members: list[Row], lanes: dict[int, int], y: alt.Y, *, lowest: bool
+) -> list[Any]:
     born = {child for row in branches if row["kind"] == "birth" for child in row["child_tracks"] or []}
     died = {parent for row in branches if row["kind"] == "death" for parent in row["parent_tracks"] or []}
     layers = []
     for tracks, field, kind, shape in ((born, "first_step", "birth", "circle"), (died, "last_step", "death", "cross")):
         shown = [row for row in members if row["track"] in tracks]
         mark = alt.Chart(values(shown)).mark_point(
-            shape="circle" if kind == "birth" else shape, filled=True, size=52, color=KINDS[kind], opacity=1, angle=45 * (kind == "death")
+            shape="circle" if kind == "birth" else shape,
+            filled=True,
+            size=52,
+            color=KINDS[kind],
+            opacity=1,
+            angle=45 * (kind == "death"),
         )
         layers.append(mark.encode(x=axis.x(field, labels=lowest), y=y, tooltip=_TOOLTIP))
     return layers
@@ -181,7 +205,8 @@ def _ends(axis: StepAxis, branches: list[Row], members: list[Row], lanes: dict[i
 
 def _rest(axis: StepAxis, rest: list[Row]) -> Any:
     counted = [
-        {"step": step, "alive": sum(row["first_step"] <= step <= row["last_step"] for row in rest)} for step in axis.steps
+        {"step": step, "alive": sum(row["first_step"] <= step <= row["last_step"] for row in rest)}
+        for step in axis.steps
     ]
     shown = grouped(counted, axis.merged(MARKS // 8))
     y = alt.Y("alive:Q", title="other relatives", axis=alt.Axis(tickCount=3, format="d", tickMinStep=1))

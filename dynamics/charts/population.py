@@ -34,7 +34,11 @@ def population(run: History, site: str) -> Any:
     axis = StepAxis.over(row["step"] for row in rows)
     merged = axis.merged(MARKS // 12)
     drawn = grouped(rows, merged, _COUNTED)
-    panels = [_living(axis, drawn), _turnover(axis, drawn, "birth", "death"), _turnover(axis, drawn, "split", "merge", labels=True)]
+    panels = [
+        _living(axis, drawn),
+        _turnover(axis, drawn, "birth", "death"),
+        _turnover(axis, drawn, "split", "merge", labels=True),
+    ]
     subtitle = [f"{site}. Latents and published events per checkpoint. {_expected(rows)}", merged_note(merged)]
     return finished(alt.vconcat(*panels), _message(rows), subtitle, source.text)
 
@@ -44,7 +48,11 @@ def _message(rows: list[Row]) -> str:
     if len(rows) == 1:
         return f"{count(first['live'], 'latent lives', 'latents live')} at step {first['step']:,}, the only checkpoint"
     births, deaths = (sum(row[kind] for row in rows) for kind in ("births", "deaths"))
-    came = f"{count(births, 'birth')} and {count(deaths, 'death')}" if births + deaths else "no births or deaths above retraining noise"
+    came = (
+        f"{count(births, 'birth')} and {count(deaths, 'death')}"
+        if births + deaths
+        else "no births or deaths above retraining noise"
+    )
     return f"From {first['live']:,} to {last['live']:,} live latents, with {came}"
 
 
@@ -79,7 +87,10 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         for row in rows
     ]
     reach = max(2.0, *(abs(row[name]) for row in shown for name in ("up", "down", "high", "low")))
-    top, bottom = max(1.0, *(max(r["up"], r["high"]) for r in shown)), min(-1.0, *(min(r["down"], r["low"]) for r in shown))
+    top, bottom = (
+        max(1.0, *(max(r["up"], r["high"]) for r in shown)),
+        min(-1.0, *(min(r["down"], r["low"]) for r in shown)),
+    )
     scale = alt.Scale(domain=[bottom - 0.18 * reach, top + 0.18 * reach], nice=False)
     height = 110
     y_axis = alt.Axis(format="d", labelExpr="format(abs(datum.value), ',d')", tickMinStep=1, tickCount=5)
@@ -91,15 +102,23 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
     ]
     base = alt.Chart(values(shown)).encode(x=axis.x(labels=labels), tooltip=tooltip)
     bars = [
-        base.mark_bar(color=KINDS[kind], width=axis.bar()).encode(y=alt.Y(f"{name}:Q", title="per checkpoint", scale=scale, axis=y_axis))
+        base.mark_bar(color=KINDS[kind], width=axis.bar()).encode(
+            y=alt.Y(f"{name}:Q", title="per checkpoint", scale=scale, axis=y_axis)
+        )
         for kind, name in ((up, "up"), (down, "down"))
     ]
     words = [
         note(above, x=4, y=8, colour=KINDS[up], bold=True),
         note(below, x=4, y=height - 8, colour=KINDS[down], bold=True),
     ]
-    zero = alt.Chart(values([{"y": 0}])).mark_rule(color=FAINT, strokeWidth=1).encode(y=alt.Y("y:Q", scale=scale, axis=y_axis))
-    return alt.layer(_band(axis, shown, scale, y_axis, labels=labels), *bars, zero, *words).properties(width=WIDTH, height=height)
+    zero = (
+        alt.Chart(values([{"y": 0}]))
+        .mark_rule(color=FAINT, strokeWidth=1)
+        .encode(y=alt.Y("y:Q", scale=scale, axis=y_axis))
+    )
+    return alt.layer(_band(axis, shown, scale, y_axis, labels=labels), *bars, zero, *words).properties(
+        width=WIDTH, height=height
+    )
 
 
 def _band(axis: StepAxis, rows: list[Row], scale: alt.Scale, y_axis: alt.Axis, *, labels: bool) -> Any:

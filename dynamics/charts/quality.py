@@ -60,24 +60,41 @@ def _message(rows: list[Row], chain: list[Row]) -> str:
         return f"{count(len(chain), 'dictionary', 'dictionaries')}, the last without a measured error"
     said = f"The last dictionary leaves {last['fvu']:.0%} of the variance unexplained"
     seeds = [row["fvu"] for row in rows if row["arm"] == "seed" and row["fvu"] is not None]
-    own = [row["fvu"] for row in chain if row["fvu"] is not None and any(row["step"] == r["step"] for r in rows if r["arm"] == "seed")]
+    own = [
+        row["fvu"]
+        for row in chain
+        if row["fvu"] is not None and any(row["step"] == r["step"] for r in rows if r["arm"] == "seed")
+    ]
     if not seeds or not own:
         return said
     difference = sum(own) / len(own) - sum(seeds) / len(seeds)
     if abs(difference) < 0.01:
         return f"{said}; the chain is as good as independent seeds"
-    return f"{said}, {100 * abs(difference):.1f} points {'more' if difference > 0 else 'less'} than independent seeds do"
+    return (
+        f"{said}, {100 * abs(difference):.1f} points {'more' if difference > 0 else 'less'} than independent seeds do"
+    )
 
 
 def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str, numbers: str, *, labels: bool) -> Any:
-    y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=column == "dead", nice=True), axis=alt.Axis(tickCount=4, format=numbers))
-    colour = alt.Color("arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if column == "fvu" else None)
+    y = alt.Y(
+        f"{column}:Q",
+        title=title,
+        scale=alt.Scale(zero=column == "dead", nice=True),
+        axis=alt.Axis(tickCount=4, format=numbers),
+    )
+    colour = alt.Color(
+        "arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if column == "fvu" else None
+    )
     tooltip = [
         alt.Tooltip("step:Q", format=",d"), alt.Tooltip("arm:N"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
         alt.Tooltip("l0:Q", format=".1f", title="L0"), alt.Tooltip("dead:Q", format=".1%", title="dead"),
     ]  # fmt: skip
-    chain, seeds = (alt.Chart(values(shown[arm])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip) for arm in ("chain", "seed"))
-    restarts = alt.Chart(values([row for row in shown["chain"] if row["restarts"]])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
+    chain, seeds = (
+        alt.Chart(values(shown[arm])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip) for arm in ("chain", "seed")
+    )
+    restarts = alt.Chart(values([row for row in shown["chain"] if row["restarts"]])).encode(
+        x=axis.x(labels=labels), y=y, tooltip=tooltip
+    )
     layers = [
         chain.mark_line(strokeWidth=1.8).encode(color=colour),
         chain.mark_point(filled=True, opacity=1, size=20 if len(shown["chain"]) <= 60 else 6).encode(color=colour),

@@ -31,7 +31,7 @@ class Source:
         self.queries: list[str] = []
 
     def rows(self, query: str, **values: str | int | float) -> list[Row]:
-        """Rows of ``query``, its ``$name`` placeholders replaced by quoted values; numbers that JSON lacks become None."""
+        """Rows of ``query``, ``$name`` placeholders replaced by quoted values; NaN and infinities become None."""
         asked = re.sub(r"\$([a-z_]+)", lambda found: literal(values[found[1]]), query).strip()
         self.queries.append(asked)
         return [{name: _finite(value) for name, value in row.items()} for row in self.run.sql(asked).to_pylist()]

@@ -60,7 +60,12 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
     message = f"{len(goes_on):,} of {count(len(old), 'feature')} at step {from_step:,} live on at step {to_step:,}"
     if goes_on:
         message += f", median cosine {median:.2f}"
-    return finished(_heatmap(chosen, cosine, from_step, to_step), message, _subtitle(site, chosen, old, new, len(tracks)), source.text)
+    return finished(
+        _heatmap(chosen, cosine, from_step, to_step),
+        message,
+        _subtitle(site, chosen, old, new, len(tracks)),
+        source.text,
+    )
 
 
 def _decoder(run: History, site: str, step: int) -> Float[np.ndarray, "n_latents d_in"]:
@@ -71,7 +76,9 @@ def _decoder(run: History, site: str, step: int) -> Float[np.ndarray, "n_latents
         near = sorted(records, key=lambda other: abs(other - step))[:3]
         hint = f"; the nearest steps are {', '.join(str(other) for other in near)}" if near else "; none is trained yet"
         raise ValueError(f"there is no dictionary of {site} at step {step}{hint}")
-    weights: Float[np.ndarray, "n_latents d_in"] = load_sae(directory, records[step]).W_dec.detach().cpu().double().numpy()
+    weights: Float[np.ndarray, "n_latents d_in"] = (
+        load_sae(directory, records[step]).W_dec.detach().cpu().double().numpy()
+    )
     norms = np.linalg.norm(weights, axis=1, keepdims=True)
     return weights / np.where(norms > 0, norms, 1.0)
 
@@ -109,7 +116,14 @@ def _heatmap(chosen: _Chosen, cosine: Float[np.ndarray, "rows columns"], from_st
     colour = alt.Color(
         "cosine:Q",
         scale=alt.Scale(domain=[-1, 1], scheme="blueorange"),
-        legend=alt.Legend(title="cosine", orient="right", titleOrient="top", gradientLength=140, values=[-1, -0.5, 0, 0.5, 1], format=".1f"),
+        legend=alt.Legend(
+            title="cosine",
+            orient="right",
+            titleOrient="top",
+            gradientLength=140,
+            values=[-1, -0.5, 0, 0.5, 1],
+            format=".1f",
+        ),
     )
     tooltip = [alt.Tooltip("from:Q", title=f"track at {from_step:,}", format="d"), alt.Tooltip("to:Q", title=f"track at {to_step:,}", format="d"), alt.Tooltip("cosine:Q", format=".3f")]  # fmt: skip  # noqa: E501
     small = max(len(chosen.rows), len(chosen.columns)) <= 30
@@ -125,7 +139,12 @@ def _heatmap(chosen: _Chosen, cosine: Float[np.ndarray, "rows columns"], from_st
 def _axis(field: str, tracks: list[int], title: str, *, labels: bool) -> dict[str, Any]:
     names = ", ".join(f"'{track}'" for track in tracks)
     axis = alt.Axis(
-        title=title, labels=labels, labelExpr=f"[{names}][datum.value]", ticks=False, domain=False, labelAngle=-90 if field == "column" else 0
+        title=title,
+        labels=labels,
+        labelExpr=f"[{names}][datum.value]",
+        ticks=False,
+        domain=False,
+        labelAngle=-90 if field == "column" else 0,
     )
     return {"axis": axis, "scale": alt.Scale(paddingInner=0, paddingOuter=0)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,7 +71,13 @@ class StepAxis:
     def _scale(self) -> alt.Scale:
         first, last = self.steps[0], self.steps[-1]
         ends = [first, last] if first < last else [first - 1, last + 1]
-        common: dict[str, Any] = {"domain": ends, "range": [PADDING, WIDTH - PADDING], "nice": False, "zero": False, "padding": 0}
+        common: dict[str, Any] = {
+            "domain": ends,
+            "range": [PADDING, WIDTH - PADDING],
+            "nice": False,
+            "zero": False,
+            "padding": 0,
+        }
         if self.logarithmic:
             return alt.Scale(type="symlog", constant=self.first_positive, **common)
         return alt.Scale(type="linear", **common)
@@ -92,13 +99,13 @@ class StepAxis:
         return sorted(kept)
 
     def _characters(self, step: int) -> int:
-        short = 1000 <= step and self.steps[-1] >= 100_000
+        short = step >= 1000 and self.steps[-1] >= 100_000
         return len(f"{step / 1000:g}k" if short else f"{step:,}")
 
     def bar(self) -> float:
         """Width of one checkpoint's bar in pixels: as wide as the closest two allow."""
         places = [self.place(step) for step in self.steps]
-        gaps = [after - before for before, after in zip(places, places[1:], strict=False)] or [16.0]
+        gaps = [after - before for before, after in itertools.pairwise(places)] or [16.0]
         return max(2.0, min(16.0, 0.75 * sorted(gaps)[len(gaps) // 4]))
 
     def merged(self, limit: int) -> dict[int, int]:

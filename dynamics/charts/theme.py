@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -38,7 +38,7 @@ _CONFIG: dict[str, Any] = {
     "view": {"stroke": None},
     "title": {
         "anchor": "start",
-        "frame": "group",
+        "frame": "bounds",
         "fontSize": 15,
         "fontWeight": 600,
         "color": INK,
@@ -82,7 +82,7 @@ def finished(chart: Any, title: str, subtitle: str | Iterable[str], sql: str) ->
     """The chart with its title, its wrapped subtitle, our look, and the SQL behind it in ``usermeta``."""
     lines = [subtitle] if isinstance(subtitle, str) else [line for line in subtitle if line]
     heading = alt.TitleParams(
-        text=textwrap.wrap(title, 84) or [""],
+        text=textwrap.wrap(title, 80) or [""],
         subtitle=[part for line in lines for part in textwrap.wrap(line, 118)],
     )
     return chart.properties(title=heading, usermeta={"sql": sql}).configure(**_CONFIG)
@@ -93,16 +93,32 @@ def sentence(text: str, title: str, sql: str = "") -> Any:
     lines = textwrap.wrap(text, 88)
     base = alt.Chart(values([{"text": "\n".join(lines)}]))
     mark = base.mark_text(align="left", baseline="top", fontSize=13, color=SOFT, lineBreak="\n", lineHeight=19)
-    said = mark.encode(x=alt.value(0), y=alt.value(0), text="text:N").properties(width=WIDTH, height=19 * len(lines) + 4)
+    said = mark.encode(x=alt.value(0), y=alt.value(0), text="text:N").properties(
+        width=WIDTH, height=19 * len(lines) + 4
+    )
     return finished(said, title, [], sql)
 
 
-def values(rows: list[dict[str, Any]]) -> alt.Data:
+def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
+    """The kinds of event among the rows, in the order of the palette."""
+    present = {row["kind"] for row in rows}
+    return [kind for kind in KINDS if kind in present] + sorted(present - KINDS.keys())
+
+
+def values(rows: list[dict[str, Any]]) -> Any:
     """Rows as inline data; no column types are guessed, so every encoding names its own."""
-    return alt.Data(values=rows)
+    return alt.InlineData(values=rows)
 
 
-def note(text: str, *, x: float, y: float, colour: str = SOFT, align: str = "left", bold: bool = False) -> Any:
+def note(
+    text: str,
+    *,
+    x: float,
+    y: float,
+    colour: str = SOFT,
+    align: Literal["left", "center", "right"] = "left",
+    bold: bool = False,
+) -> Any:
     """A word written into a plot at a place in pixels."""
     base = alt.Chart(values([{"text": text}]))
     mark = base.mark_text(align=align, baseline="middle", fontSize=11, color=colour, fontWeight=600 if bold else 400)

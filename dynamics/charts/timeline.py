@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any
 
@@ -9,7 +10,19 @@ import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, merged_note
-from dynamics.charts.theme import GRID, KINDS, MARKS, WIDTH, bracketed, count, finished, sentence, values
+from dynamics.charts.theme import (
+    GRID,
+    KINDS,
+    MARKS,
+    SOFT,
+    WIDTH,
+    bracketed,
+    count,
+    finished,
+    kinds_of,
+    sentence,
+    values,
+)
 
 EVENTS = """
 select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value
@@ -40,10 +53,12 @@ def events(run: History, site: str | None = None) -> Any:
     happened, steps = (_asked(source, query, sites) for query in (EVENTS, CHECKPOINTS))
     if not happened:
         looked = count(len(steps), "checkpoint")
-        return sentence(f"No event above retraining noise in {place}, over {looked}.", f"Events in {place}", source.text)
+        return sentence(
+            f"No event above retraining noise in {place}, over {looked}.", f"Events in {place}", source.text
+        )
     axis = StepAxis.over([row["step"] for row in happened] + [row["step"] for row in steps])
     if len(sites) > 1:
-        kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in happened)]
+        kinds = kinds_of(happened)
         merged = axis.merged(max(8, MARKS // (len(sites) * len(kinds))))
         drawn = _by_kind(axis, _bubbles(happened, merged), kinds, sites)
         how = "One panel per kind; area: number of events at a checkpoint; colour strength: smallest q."
@@ -62,12 +77,12 @@ def _message(happened: list[Row]) -> str:
     numbers: dict[str, int] = defaultdict(int)
     for row in happened:
         numbers[row["kind"]] += 1
-    listed = [count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in KINDS if numbers[kind]]
+    listed = [count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in kinds_of(happened)]
     return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else listed[0]
 
 
 def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tuple[Any, str]:
-    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in happened)]
+    kinds = kinds_of(happened)
     cells: dict[tuple[str, int], int] = defaultdict(int)
     for row in happened:
         cells[row["kind"], row["step"]] += 1
@@ -85,7 +100,9 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
         offset = (seen[cell] + 1) // 2 * (1 if seen[cell] % 2 else -1)
         seen[cell] += 1
         middle = room * (kinds.index(row["kind"]) + 0.5)
-        start = row["from_step"] if row["kind"] in ("drift", "dormancy") and row["from_step"] is not None else row["step"]
+        start = (
+            row["from_step"] if row["kind"] in ("drift", "dormancy") and row["from_step"] is not None else row["step"]
+        )
         shown.append({**_event(row), "y": middle + 6 * offset, "start": start, "end": row["to_step"] or row["step"]})
     y = alt.Y("y:Q", scale=alt.Scale(domain=[room * len(kinds), 0], nice=False), axis=_lane_axis(kinds, room))
     base = alt.Chart(values(shown)).encode(color=_colour(), opacity=_strength(), tooltip=_TOOLTIP, y=y)
@@ -97,16 +114,21 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
 
 
 def _lane_axis(kinds: list[str], room: int) -> alt.Axis:
-    names = ", ".join(f"'{kind}'" for kind in kinds)
     middles = [room * (i + 0.5) for i in range(len(kinds))]
-    expression = f"[{names}][floor(datum.value / {room})]"
+    expression = f"{json.dumps(kinds)}[floor(datum.value / {room})]"
     return alt.Axis(values=middles, labelExpr=expression, title=None, grid=True, gridColor=GRID)
 
 
 def _event(row: Row) -> Row:
     parents, children = (bracketed(row[side] or []) for side in ("parent_tracks", "child_tracks"))
     number = "no q" if row["q_value"] is None else f"{row['q_value']:.2g}"
-    shared = {"kind": row["kind"], "step": row["step"], "site": row["site"], "q": row["q_value"] or 0.0, "number": number}
+    shared = {
+        "kind": row["kind"],
+        "step": row["step"],
+        "site": row["site"],
+        "q": row["q_value"] or 0.0,
+        "number": number,
+    }
     return {**shared, "parents": parents or "none", "children": children or "none", "score": row["score"]}
 
 
@@ -123,7 +145,7 @@ _TOOLTIP = [
 def _bubbles(happened: list[Row], merged: dict[int, int]) -> list[Row]:
     cells: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
     for row in happened:
-        cells[row["site"], row["kind"], merged.get(row["step"], row["step"])].append(row)
+        cells[row["site"], row["kind"], merged[row["step"]]].append(row)
     return [_bubble(*cell, rows) for cell, rows in cells.items()]
 
 
@@ -135,14 +157,14 @@ def _bubble(site: str, kind: str, step: int, rows: list[Row]) -> Row:
 
 
 def _largest(bubbles: list[Row]) -> int:
-    return max(row["events"] for row in bubbles)
+    return max(int(row["events"]) for row in bubbles)
 
 
 def _by_kind(axis: StepAxis, bubbles: list[Row], kinds: list[str], sites: list[str]) -> Any:
     reach, panels = _largest(bubbles), []
     for kind in kinds:
         shown = [row for row in bubbles if row["kind"] == kind]
-        title = alt.TitleParams(kind, color=KINDS[kind], fontSize=12, offset=2)
+        title = alt.TitleParams(kind, color=KINDS.get(kind, SOFT), fontSize=12, offset=2)
         lanes = _lanes(axis, shown, "site", sites, height=24 * len(sites), reach=reach, labels=kind == kinds[-1])
         panels.append(lanes.properties(title=title))
     return alt.vconcat(*panels, spacing=8).resolve_scale(size="shared", opacity="shared", color="shared")
@@ -151,9 +173,15 @@ def _by_kind(axis: StepAxis, bubbles: list[Row], kinds: list[str], sites: list[s
 def _lanes(
     axis: StepAxis, bubbles: list[Row], lane: str, lanes: list[str], *, height: int, reach: int, labels: bool = True
 ) -> Any:
-    y = alt.Y(f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180))
-    area = alt.Scale(type="linear", domain=[0, reach], range=[0, min(700, (height / len(lanes)) ** 2 * 0.8)], nice=False)
-    size = alt.Size("events:Q", scale=area, legend=alt.Legend(title="events", values=_examples(reach), symbolFillColor="#8c959f"))
+    y = alt.Y(
+        f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180)
+    )
+    area = alt.Scale(
+        type="linear", domain=[0, reach], range=[0, min(700, (height / len(lanes)) ** 2 * 0.8)], nice=False
+    )
+    size = alt.Size(
+        "events:Q", scale=area, legend=alt.Legend(title="events", values=_examples(reach), symbolFillColor="#8c959f")
+    )
     base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle")
     tooltip = [
         alt.Tooltip("site:N"), alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("events:Q"),

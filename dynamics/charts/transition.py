@@ -12,7 +12,9 @@ from dynamics.charts.theme import CHAIN, INK, KINDS, MARKS, SOFT, WIDTH, WINDOW,
 
 CHANGE = "select step, series, value from change where site = $site and value is not null order by series, step"
 LOSS = "select step, loss from checkpoints where loss is not null order by step"
-WINDOWS = "select from_step, to_step, peak_step, score, p_value, series from transitions where site = $site order by p_value"
+WINDOWS = (
+    "select from_step, to_step, peak_step, score, p_value, series from transitions where site = $site order by p_value"
+)
 NOTES = "select note from notes where site = $site and stage like 'transition%'"
 
 
@@ -29,7 +31,9 @@ def transition(run: History, site: str) -> Any:
     changes = source.rows(CHANGE, site=source.site(site))
     losses = source.rows(LOSS)
     windows = source.rows(WINDOWS, site=site)
-    said = " ".join(row["note"][:1].upper() + row["note"][1:].rstrip(".") + "." for row in source.rows(NOTES, site=site))
+    said = " ".join(
+        row["note"][:1].upper() + row["note"][1:].rstrip(".") + "." for row in source.rows(NOTES, site=site)
+    )
     title = _message(windows, changes)
     if not changes and not losses:
         return sentence(said or "Neither a loss nor a series of change was recorded.", title, source.text)
@@ -60,7 +64,8 @@ def _evidence(windows: list[Row]) -> str:
     if not windows:
         return units
     told = [
-        f"steps {row['from_step']:,} to {row['to_step']:,}, p = {_number(row['p_value'])} ({row['series']})" for row in windows[:3]
+        f"steps {row['from_step']:,} to {row['to_step']:,}, p = {_number(row['p_value'])} ({row['series']})"
+        for row in windows[:3]
     ]
     more = f" and {len(windows) - 3:,} more" if len(windows) > 3 else ""
     return f"Shaded: {'; '.join(told)}{more}. {units}"
@@ -74,7 +79,10 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
     height, loss = (96, True) if tall else (52, False)
     y_axis = alt.Axis(tickCount=4 if loss else 2, format=".3~g", grid=loss)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=not loss, nice=True), axis=y_axis)
-    tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4g")]
+    tooltip = [
+        alt.Tooltip("step:Q", format=",d"),
+        alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4g"),
+    ]
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip)
     colour = KINDS["split"] if loss else CHAIN
     curve: list[Any] = [base.mark_line(color=colour, strokeWidth=1.8 if loss else 1.4)]

@@ -62,7 +62,9 @@ def empty_run(path: Path = Path("run")) -> SyntheticRun:
     return SyntheticRun(connection, path)
 
 
-def synthetic_run(checkpoints: int, *, sites: list[str] | None = None, quiet: bool = False, seed: int = 0) -> SyntheticRun:
+def synthetic_run(
+    checkpoints: int, *, sites: list[str] | None = None, quiet: bool = False, seed: int = 0
+) -> SyntheticRun:
     """A history of that many checkpoints; ``quiet`` has links and features but no event and no transition."""
     run, steps = empty_run(), steps_of(checkpoints)
     for number, site in enumerate(SITES if sites is None else sites):
@@ -101,8 +103,8 @@ class _Site:
         after = None if kind == "death" else step
         latents = [[self.slots[track] for track in side] for side in (parents, children)]
         self.add(
-            "event_candidates", f"{kind}-{len(self.rows.get('event_candidates', []))}", kind, "chain", 0, step, before, after,
-            *latents, parents, children, float(self.rng.normal(4, 1)), q / 4, q, None, None,
+            "event_candidates", f"{kind}-{len(self.rows.get('event_candidates', []))}", kind, "chain", 0, step,
+            before, after, *latents, parents, children, float(self.rng.normal(4, 1)), q / 4, q, None, None,
         )  # fmt: skip
 
 
@@ -127,7 +129,9 @@ def _busy(site: _Site, step: int) -> float:
 def _advance(site: _Site, live: list[int], before: int, step: int) -> list[int]:
     rng, rate = site.rng, _busy(site, step) * min(1.0, 60 / len(site.steps))
     for kind in ("death", "split", "merge", "rotation", "dormancy"):
-        for _ in range(rng.poisson({"death": 0.7, "split": 0.5, "merge": 0.3, "rotation": 0.4, "dormancy": 0.05}[kind] * rate)):
+        for _ in range(
+            rng.poisson({"death": 0.7, "split": 0.5, "merge": 0.3, "rotation": 0.4, "dormancy": 0.05}[kind] * rate)
+        ):
             live = _happen(site, kind, live, before, step)
     for _ in range(rng.poisson(2.2 * rate)):
         parent = [int(rng.choice(live))] if rng.random() < 0.15 else []
@@ -187,7 +191,14 @@ def _measure(site: _Site, index: int, step: int, live: list[int]) -> None:
             0.0 if first else 2.0 * turned, None if first else turned, 5.0, 1.0, activation * density,
         )  # fmt: skip
         for rank in range(3 if index in (0, len(site.steps) - 1) or track % 3 == 0 else 0):
-            site.add("contexts", step, site.slots[track], rank, int(rng.integers(len(_probe_rows()))), activation * 4 / (1 + rank))
+            site.add(
+                "contexts",
+                step,
+                site.slots[track],
+                rank,
+                int(rng.integers(len(_probe_rows()))),
+                activation * 4 / (1 + rank),
+            )
 
 
 def _conclude(site: _Site) -> None:
@@ -195,21 +206,32 @@ def _conclude(site: _Site) -> None:
     site.rows["feature_history"] = [(*r[:3], site.lineage[r[2]], *r[4:]) for r in site.rows["feature_history"]]
     for track, life in site.life.items():
         if life:
-            site.add("tracks", track, site.lineage[track], life[0], life[-1], len(life), life[0] == first, life[-1] == last)
+            site.add(
+                "tracks", track, site.lineage[track], life[0], life[-1], len(life), life[0] == first, life[-1] == last
+            )
             site.add("onsets", track, life[0], life[0], life[0], "left" if life[0] == first else None)
     for kind in ("birth", "death", "split", "merge", "rotation"):
-        p = rng.random(300) ** 3
+        p = rng.random(300)
         for number, value in enumerate(p):
             site.add("event_candidates", f"null-{kind}-{number}", kind, "null", 0, last, first, last, [], [], [], [], 0.0, float(value), None, None, None)  # fmt: skip  # noqa: E501
         site.add("resolution", kind, 200, 300, 0.004 if kind != "merge" else 0.14)
     if site.quiet:
         site.rows["event_candidates"] = [r for r in site.rows["event_candidates"] if r[4] != "chain"]
     if len(site.steps) < 8:
-        site.add("notes", "transitions", f"{len(site.steps)} checkpoints: cannot tell whether there is a transition (needs 8)")
+        site.add(
+            "notes",
+            "transitions",
+            f"{len(site.steps)} checkpoints: cannot tell whether there is a transition (needs 8)",
+        )
         return
     for step in site.steps[1:]:
         for number, series in enumerate(("births", "deaths", "drift", "matched share", "representation change")):
-            site.add("change", step, series, (_busy(site, step) - 1) * 10.0**-number + abs(float(rng.normal(0, 0.3 * 10.0**-number))))
+            site.add(
+                "change",
+                step,
+                series,
+                (_busy(site, step) - 1) * 10.0**-number + abs(float(rng.normal(0, 0.3 * 10.0**-number))),
+            )
     if not site.quiet:
         window = [min(site.steps, key=lambda s, at=at: abs(s - at)) for at in (900, 4000, 2000)]
         site.add("transitions", *window, 0.93, 0.002, "births, deaths, drift")
@@ -218,17 +240,27 @@ def _conclude(site: _Site) -> None:
 
 def _probe_rows() -> list[tuple[Any, ...]]:
     words = HOSTILE + WORDS
-    return [
-        ("probe", i, i // 8, i % 8, words[i % len(words)], "".join(words[(i * 5 + j) % len(words)] for j in range(6)), " and so on" + words[(i * 3) % len(words)])
-        for i in range(90)
-    ]  # fmt: skip
+    return [("probe", i, i // 8, i % 8, words[i % len(words)], *_around(words, i)) for i in range(90)]
+
+
+def _around(words: list[str], row: int) -> tuple[str, str]:
+    before = "".join(words[(row * 5 + j) % len(words)] for j in range(6))
+    return before, " and so on" + words[(row * 3) % len(words)]
 
 
 def _insert(run: SyntheticRun, table: str, rows: list[tuple[Any, ...]]) -> None:
     columns = run.connection.execute(
-        "select column_name, data_type from duckdb_columns() where schema_name = 'raw' and table_name = ? order by column_index", [table]
+        "select column_name, data_type from duckdb_columns() where schema_name = 'raw' and table_name = ? "
+        "order by column_index",
+        [table],
     ).fetchall()
-    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "BIGINT[]": pa.list_(pa.int64())}
+    kinds = {
+        "VARCHAR": pa.string(),
+        "BIGINT": pa.int64(),
+        "DOUBLE": pa.float64(),
+        "BOOLEAN": pa.bool_(),
+        "BIGINT[]": pa.list_(pa.int64()),
+    }
     arrays = {
         name: pa.array([row[i] for row in rows], kinds.get(kind, pa.map_(pa.string(), pa.float64())))
         for i, (name, kind) in enumerate(columns)
@@ -246,7 +278,14 @@ def write_dictionaries(run: SyntheticRun, folder: Path, site: str, steps: list[i
     for step in steps:
         decoder = torch.from_numpy(start + np.random.default_rng(step + 1).normal(size=start.shape) * 0.6).float()
         decoder /= decoder.norm(dim=1, keepdim=True)
-        tensors = {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(512), "W_dec": decoder, "b_dec": torch.zeros(d_in)}
-        record = SaeRecord(site=site, arm="chain", step=step, architecture="topk", n_latents=512, fvu=0.1, l0=8.0, dead=0.0, k=8)
+        tensors = {
+            "W_enc": decoder.T.contiguous(),
+            "b_enc": torch.zeros(512),
+            "W_dec": decoder,
+            "b_dec": torch.zeros(d_in),
+        }
+        record = SaeRecord(
+            site=site, arm="chain", step=step, architecture="topk", n_latents=512, fvu=0.1, l0=8.0, dead=0.0, k=8
+        )
         write_sae(directory, record, tensors, statistics)
     return run

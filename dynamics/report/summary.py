@@ -1,0 +1,179 @@
+"""What a run showed and what it cannot tell, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dynamics.charts.rows import Row, Source
+from dynamics.charts.theme import count
+
+RUN = """
+select (select fdr from level) as fdr, (select count(*) from checkpoints) as checkpoints,
+    (select min(step) from checkpoints) as first_step, (select max(step) from checkpoints) as last_step
+"""
+TOTALS = """
+with later as (select *, row_number() over (partition by site order by step) > 1 as compared from population)
+select site, count(*) as checkpoints, arg_min(live, step) as first_live, arg_max(live, step) as last_live,
+    sum(births) as births, sum(deaths) as deaths, sum(splits) as splits, sum(merges) as merges,
+    sum(rotations) as rotations,
+    sum(null_births) filter (where compared) as null_births, sum(null_deaths) filter (where compared) as null_deaths,
+    sum(null_splits) filter (where compared) as null_splits, sum(null_merges) filter (where compared) as null_merges,
+    sum(null_rotations) filter (where compared) as null_rotations
+from later group by site order by site
+"""
+WINDOWS = "select site, from_step, to_step, p_value from transitions order by site, p_value"
+NOTES = "select distinct site, stage, note from notes order by site, stage"
+RESOLUTION = "select site, kind, null_candidates, smallest_q from resolution order by site, kind"
+CENSORED = """
+select count(*) as tracks, count(*) filter (where left_censored) as early,
+    count(*) filter (where right_censored) as late
+from tracks
+"""
+VERBS = {
+    "births": ("feature was born", "features were born"),
+    "deaths": ("died", "died"),
+    "splits": ("split", "split"),
+    "merges": ("merge", "merges"),
+    "rotations": ("abrupt rotation", "abrupt rotations"),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The page's first section: plain text, to be escaped by whoever writes it into a page."""
+
+    level: float
+    """The published false-discovery rate, a share."""
+    facts: str
+    findings: list[str]
+    doubts: list[str]
+    sites: list[Row]
+    """Totals of each tracked site."""
+    sql: str
+
+
+def summarise(source: Source, sites: list[str]) -> Summary:
+    """Findings and doubts of a run from its views."""
+    run = source.rows(RUN)[0]
+    level = run["fdr"] if run["fdr"] is not None else 0.1
+    totals = source.rows(TOTALS)
+    windows = source.rows(WINDOWS)
+    findings = [*_events(totals, level), *_windows(windows, totals)]
+    doubts = [
+        *_untracked(sites, totals),
+        *_resolution(source.rows(RESOLUTION), level),
+        *_noise(totals),
+        *_censored(source.rows(CENSORED)[0]),
+        *_notes(source.rows(NOTES), len(sites)),
+    ]
+    return Summary(level, _facts(run, sites), findings, doubts, totals, source.text)
+
+
+def _facts(run: Row, sites: list[str]) -> str:
+    if not run["checkpoints"]:
+        return f"{count(len(sites), 'site')}, no checkpoint yet"
+    span = (
+        f"step {run['first_step']:,}"
+        if run["checkpoints"] == 1
+        else f"steps {run['first_step']:,} to {run['last_step']:,}"
+    )
+    return f"{count(len(sites), 'site')} · {count(run['checkpoints'], 'checkpoint')}, {span}"
+
+
+def _sum(totals: list[Row], name: str) -> float:
+    return sum(row[name] or 0 for row in totals)
+
+
+def _events(totals: list[Row], level: float) -> list[str]:
+    if not totals:
+        return ["Nothing has been tracked yet, so there is nothing to say about features."]
+    seen = {kind: int(_sum(totals, kind)) for kind in VERBS}
+    if not any(seen.values()):
+        return [f"No event stands above retraining noise at q ≤ {level:g}."]
+    told = [
+        f"{number:,} {VERBS[kind][number != 1]}"
+        for kind, number in seen.items()
+        if kind in ("births", "deaths", "splits")
+    ]
+    also = [f"{count(seen[kind], *VERBS[kind])}" for kind in ("merges", "rotations")]
+    expected = [_about(_sum(totals, "null_" + kind), kind) for kind in seen]
+    return [
+        f"{_listed(told)} at q ≤ {level:g}; there were {_listed(also)}.",
+        f"Retraining alone, with nothing happening in the model, would give {_listed(expected)}.",
+    ]
+
+
+def _windows(windows: list[Row], totals: list[Row]) -> list[str]:
+    if not windows:
+        return ["No phase transition was found."] if any(row["checkpoints"] >= 8 for row in totals) else []
+    strongest = {row["site"]: row for row in reversed(windows)}
+    places: dict[str, list[str]] = {}
+    for site, row in sorted(strongest.items()):
+        p = "p not computed" if row["p_value"] is None else f"p\u00a0=\u00a0{row['p_value']:.2g}"
+        places.setdefault(f"between steps {row['from_step']:,} and {row['to_step']:,} ({p}).", []).append(site)
+    told = [f"At {_few(sites)} the features reorganise {window}" for window, sites in places.items()]
+    return told if len(told) <= 6 else [*told[:6], f"{len(told) - 6:,} more windows were found: see the charts."]
+
+
+def _untracked(sites: list[str], totals: list[Row]) -> list[str]:
+    missing = sorted(set(sites) - {row["site"] for row in totals})
+    return [f"Not tracked yet: {_listed(missing)}. `dynamics analyze` finishes them."] if missing else []
+
+
+def _resolution(rows: list[Row], level: float) -> list[str]:
+    known = [row for row in rows if row["smallest_q"] is not None]
+    blind: dict[str, list[Row]] = {}
+    for row in known:
+        if row["smallest_q"] > level:
+            blind.setdefault(row["kind"], []).append(row)
+    told = [
+        f"No {kind} can be published at {_few([row['site'] for row in where])}: the null chains allow no q below "
+        f"{min(row['smallest_q'] for row in where):.2g}, and the level is {level:g}. More null chains would sharpen it."
+        for kind, where in blind.items()
+    ]
+    sharp = sorted({f"{row['smallest_q']:.2g}" for row in known if row["smallest_q"] <= level}, key=float)
+    if sharp:
+        finest = " to ".join(dict.fromkeys((sharp[0], sharp[-1])))
+        told.append(f"No q below {finest} can come out: that is how fine the null chains are.")
+    return told
+
+
+def _noise(totals: list[Row]) -> list[str]:
+    noisy = [kind for kind in VERBS if 0 < _sum(totals, kind) <= _sum(totals, "null_" + kind)]
+    return [f"Retraining alone gives as many {_listed(noisy)} as were seen: read none of them singly."] if noisy else []
+
+
+def _censored(row: Row) -> list[str]:
+    if not row["tracks"]:
+        return []
+    return [
+        f"Of {count(row['tracks'], 'feature')}, {row['early']:,} were there at the first checkpoint and "
+        f"{row['late']:,} at the last: when the former began and how long the latter last is not known."
+    ]
+
+
+def _notes(rows: list[Row], sites: int) -> list[str]:
+    """Each note once, with the sites that it concerns."""
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault(row["note"], []).append(row["site"])
+    told = []
+    for text, where in places.items():
+        sentence = text[:1].upper() + text[1:].rstrip(".") + "."
+        told.append(sentence if len(where) == sites else f"{_few(where)}: {sentence}")
+    return told
+
+
+def _about(number: float, kind: str) -> str:
+    shown = f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+    return f"{shown} {kind[:-1] if shown == '1' else kind}"
+
+
+def _few(sites: list[str]) -> str:
+    return _listed(sites) if len(sites) <= 4 else f"{_listed(sites[:3])} and {len(sites) - 3:,} more sites"
+
+
+def _listed(items: Iterable[str]) -> str:
+    words = list(items)
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "none"
