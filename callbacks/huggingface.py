@@ -1,0 +1,88 @@
+"""Tracks a Hugging Face training: ``Trainer(callbacks=[FeatureTracker(...)])``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dynamics.recorder import SAE, Recorder
+from dynamics.sae.config import SaeConfig
+
+from .arguments import named, probe_of, schedule_of
+
+
+class FeatureTracker(TrainerCallback):
+    """Records a run with a :class:`dynamics.recorder.Recorder`, on the first process only, step 0 included.
+
+    The loss that is kept is the last one that the trainer logged.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        sites: str | list[str],
+        probe: Any,
+        text: list[Any] | None = None,
+        mask: Any = None,
+        concepts: dict[str, Any] | None = None,
+        forward: Any = None,
+        schedule: Any = "log",
+        sae: SaeConfig = SAE,
+        work: Any = "worker",
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        """Keeps the arguments; everything is made when training starts.
+
+        They are those of ``Recorder``; ``probe``, ``forward`` and ``schedule`` may be plain values as in
+        ``dynamics.callbacks.lightning``. A tokenizer's output is a probe: its ``attention_mask`` leaves padding out.
+        """
+        self._run, self._probe, self._forward, self._schedule = str(run), probe, forward, schedule
+        self._settings: dict[str, Any] = {
+            "sites": sites, "text": text, "mask": mask, "concepts": concepts, "sae": sae, "work": work,
+            "on_error": on_error,
+        }  # fmt: skip
+        self._recorder: Recorder | None = None
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The recorder while training runs on this process."""
+        return self._recorder
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Makes the recorder, checks the configuration, and looks at the untrained (or resumed) model."""
+        if getattr(args, "fsdp", None) or getattr(args, "deepspeed", None):
+            raise ValueError(
+                "FSDP and DeepSpeed spread the model over processes, and one alone cannot show it the probe; train "
+                "without, or record saved checkpoints afterwards with a Recorder"
+            )
+        if not state.is_world_process_zero:
+            return
+        if self._recorder is not None:
+            self._recorder.close(drain=False)
+        self._recorder = Recorder(
+            self._run,
+            probe=probe_of(self._probe),
+            forward=named(self._forward),
+            schedule=schedule_of(self._schedule),
+            **self._settings,
+        )
+        self._recorder.prepare(kwargs["model"], until=state.max_steps if state.max_steps > 0 else None)
+        self.on_step_end(args, state, control, **kwargs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Looks where a scheduled step was passed."""
+        if self._recorder is not None:
+            logged = state.log_history[-1].get("loss") if state.log_history else None
+            samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Says that no more will come: what is left is analysed in the background."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()

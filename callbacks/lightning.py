@@ -1,0 +1,149 @@
+"""Tracks a Lightning training: ``Trainer(callbacks=[FeatureTracker(...)])``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from dynamics.capture.batches import count_examples
+from dynamics.recorder import SAE, Recorder
+from dynamics.sae.config import SaeConfig
+
+from .arguments import named, probe_of, schedule_of
+
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+
+
+class FeatureTracker(Callback):
+    """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 only, from before the first step on.
+
+    Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        sites: str | list[str],
+        probe: Any,
+        text: list[Any] | None = None,
+        mask: Any = None,
+        concepts: dict[str, Any] | None = None,
+        forward: Any = None,
+        schedule: Any = "log",
+        sae: SaeConfig = SAE,
+        work: Any = "worker",
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        """Keeps the arguments; everything is made when training starts.
+
+        They are those of ``Recorder``, and so that a configuration file can hold them, ``probe`` may be
+        ``"package.module:function"``, which returns the probe, ``forward`` too, and ``schedule`` ``"log"``, a number n
+        (every n steps) or a list of steps. Site names are those of the LightningModule.
+        """
+        self._run, self._probe, self._forward, self._schedule = str(run), probe, forward, schedule
+        self._settings: dict[str, Any] = {
+            "sites": sites, "text": text, "mask": mask, "concepts": concepts, "sae": sae, "work": work,
+            "on_error": on_error,
+        }  # fmt: skip
+        self._recorder: Recorder | None = None
+        self._samples = 0
+
+    @property
+    def state_key(self) -> str:
+        """Differs between two trackers of one trainer, so that a checkpoint keeps both."""
+        return self._generate_state_key(run=self._run, sites=self._settings["sites"])
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The recorder while training runs on this rank."""
+        return self._recorder
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the recorder, checks the configuration, and looks at the untrained (or resumed) model."""
+        if type(trainer.strategy).__name__ in SHARDED:
+            raise ValueError(
+                f"{type(trainer.strategy).__name__} spreads the model over processes, and one alone cannot show it the "
+                'probe; train with strategy "auto" or "ddp", or record saved checkpoints afterwards with a Recorder'
+            )
+        if not trainer.is_global_zero:
+            return
+        self._close(drain=False)
+        self._recorder = Recorder(
+            self._run,
+            probe=probe_of(self._probe),
+            forward=named(self._forward),
+            schedule=schedule_of(self._schedule),
+            **self._settings,
+        )
+        self._recorder.prepare(pl_module, until=_last_step(trainer))
+        self._step(trainer, pl_module, None)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks where a scheduled step was passed: the number repeats while gradients accumulate."""
+        if self._recorder is not None:
+            self._samples += _examples(batch) * trainer.world_size
+            self._step(trainer, pl_module, outputs)
+
+    def _step(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+        assert self._recorder is not None
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        self._recorder.step(
+            pl_module,
+            trainer.global_step,
+            loss=loss if isinstance(loss, float | int) or _is_scalar(loss) else None,
+            epoch=trainer.current_epoch,
+            samples=self._samples,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says that no more will come: what is left is analysed in the background."""
+        self._close(drain=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Training died: the worker stops after the job in hand."""
+        self._close(drain=False)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Closes what neither an end nor an exception has closed."""
+        self._close(drain=False)
+
+    def _close(self, *, drain: bool) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close(drain=drain)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values only: anything else breaks a resume that loads weights alone."""
+        return {"samples": self._samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting examples where the checkpoint was."""
+        self._samples = int(state_dict.get("samples", 0))
+
+
+def _is_scalar(loss: Any) -> bool:
+    return isinstance(loss, Tensor) and loss.numel() == 1
+
+
+def _examples(batch: Any) -> int:
+    """Length of the first tensor; of an unusual batch nothing is known, and counting must never end a training."""
+    try:
+        return count_examples(batch)
+    except Exception:
+        return 0
+
+
+def _last_step(trainer: Trainer) -> int | None:
+    """Where training will end, if that is known."""
+    try:
+        steps = trainer.estimated_stepping_batches
+    except Exception:
+        return None
+    return int(steps) if torch.tensor(float(steps)).isfinite() and steps > 0 else None
