@@ -88,7 +88,9 @@ class WorldConfig:
     zipf: float = 0.9
     """Density of the feature of rank r goes as r^-zipf."""
     rarest: float = 0.003
-    """Smallest density."""
+    """No density is smaller. With the default sizes none comes near it, unless ``rare_tail``."""
+    rare_tail: bool = False
+    """Densities fall faster at their end, so that the last is the rarest: a fifth of the features under 1 %."""
     densest: float = 0.3
     """Largest density."""
     noise: float = 0.9
@@ -148,6 +150,7 @@ PRESETS: dict[str, WorldConfig] = {
     "quiet": replace(HARD, shares=CALM),  # churn, jitter, wander, turn and growth of the level hard, and no event
     "drift_only": DRIFT_ONLY,
     "transition": replace(HARD, shares=HALF, transition=0.4),
+    "rare": replace(HARD, rare_tail=True),
     "gradual": replace(HARD, gradual=1.0),
     "confounds": replace(HARD, shares=CONFOUNDS),
 }

@@ -285,19 +285,21 @@ def unit(x: Floats) -> Floats:
 
 
 def zipf_densities(config: WorldConfig, count: int) -> Floats:
-    """``count`` densities from the rarest to at most the densest that fall like rank^-zipf and add up to ``active``.
+    """``count`` densities that fall like rank^-zipf between the rarest and the densest and add up to ``active``.
 
-    Zipf's law alone, with its sum given, would not leave the range free: what falls like rank^-zipf is the part above
-    the rarest.
+    With their sum given, Zipf's law leaves only one size free. Plain: the range clips it. ``rare_tail``: what falls like
+    rank^-zipf is the part above the rarest, so that the range is used down to its end.
     """
     falls = np.arange(1, count + 1) ** -config.zipf
     low, high = 1e-6, 1e6
     for _ in range(200):
         middle = np.sqrt(low * high)
-        enough = _densities(config, middle, falls).sum() >= config.active
+        enough = _densities(config, middle * falls).sum() >= config.active
         low, high = (low, middle) if enough else (middle, high)
-    return _densities(config, low, falls)
+    return _densities(config, low * falls)
 
 
-def _densities(config: WorldConfig, size: float, falls: Floats) -> Floats:
-    return np.asarray(np.minimum(config.rarest + size * (falls - falls[-1]), config.densest))
+def _densities(config: WorldConfig, falls: Floats) -> Floats:
+    if config.rare_tail:
+        falls = falls - falls[-1] + config.rarest
+    return np.clip(falls, config.rarest, config.densest)
