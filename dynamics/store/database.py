@@ -65,7 +65,9 @@ def _blank() -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": False,
         "temp_directory": os.path.join(tempfile.gettempdir(), f"duckdb-{os.getpid()}"),
     }
-    return duckdb.connect(":memory:", config=config)
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("set enable_progress_bar = false")
+    return connection
 
 
 def literal(value: object) -> str:
