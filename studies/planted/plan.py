@@ -18,6 +18,7 @@ from studies.planted.truth import Event, Feature
 Floats = NDArray[np.float64]
 Path = Floats  # a direction at every checkpoint: [checkpoints, d], unit rows
 NEAR = (0.5, 0.85)  # cosine of a child, sibling or replacement to the feature that it is near
+INSIDE = (1 / 3, 1 / 2)  # density of a bud or subset as a share of its host's
 GRADUAL = (0.25, 0.65)  # how far a gradual change has come one checkpoint before its date, and at it
 
 
@@ -161,7 +162,7 @@ class _Planner:
         family = Family(self._drawn())
         if host is not None:
             inside = self.plan.atoms[host].family
-            family = Family(self.plan.families[inside].density * self.rng.uniform(0.25, 0.5), host=inside)
+            family = Family(self.plan.families[inside].density * self.rng.uniform(*INSIDE), host=inside)
         atom = self._single(path, self._ramp(at, abrupt), family, plan)
         self._event("birth", at, () if host is None else self._ids(host), self._ids(atom), plan)
         return atom
@@ -174,7 +175,7 @@ class _Planner:
     def _subset(self) -> tuple[int, int]:
         host = self._steady(self._density(roomy=True), "subset host")
         inside = self.plan.atoms[host].family
-        density = self.plan.families[inside].density * self.rng.uniform(0.25, 0.5)
+        density = self.plan.families[inside].density * self.rng.uniform(*INSIDE)
         return host, self._single(self._start(), self._ones(), Family(density, host=inside), "subset")
 
     def _family(self, parts: int, at: int, plan: str, *, merge: bool) -> None:
@@ -243,8 +244,8 @@ class _Planner:
         return ramp
 
     def _density(self, *, roomy: bool = False) -> float:
-        """One of the densities still unused; ``roomy``: one that can be parted without parts rarer than the rarest."""
-        enough = 4 * self.config.rarest if roomy else 0
+        """One of the densities still unused; ``roomy``: one whose third is not rarer than the rarest of the world."""
+        enough = 3 * self.densities.min() if roomy else 0
         where = next((i for i, density in enumerate(self.unused) if density >= enough), None)
         if where is None:
             if not self.unused:
@@ -287,8 +288,8 @@ def unit(x: Floats) -> Floats:
 def zipf_densities(config: WorldConfig, count: int) -> Floats:
     """``count`` densities that fall like rank^-zipf between the rarest and the densest and add up to ``active``.
 
-    With their sum given, Zipf's law leaves only one size free. Plain: the range clips it. ``rare_tail``: what falls like
-    rank^-zipf is the part above the rarest, so that the range is used down to its end.
+    With their sum given, Zipf's law leaves only one size free. Plain: the range clips it. ``rare_tail``: what falls
+    like rank^-zipf is the part above the rarest, so that the range is used down to its end.
     """
     falls = np.arange(1, count + 1) ** -config.zipf
     low, high = 1e-6, 1e6

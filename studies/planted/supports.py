@@ -67,7 +67,7 @@ class Supports:
             members.setdefault(atom.family, []).append(a)
         for number, atoms in members.items():
             rows = families[number]
-            shares = rng.uniform(0.7, 1.3, len(atoms))
+            shares = rng.uniform(0.8, 1.2, len(atoms))
             part = rng.choice(len(atoms), len(rows), p=shares / shares.sum())
             for k, a in enumerate(atoms):
                 base[a] = rows[part == k]
