@@ -50,7 +50,7 @@ class LaterEngine:
         return f"nothing is analysed yet; `dynamics analyze {self._run.path}` does it"
 
 
-def engine(run: RunDirectory, work: Work) -> Engine:
+def engine(run: RunDirectory, work: Work | object) -> Engine:
     """The engine for a recorder's ``work``: ``worker``, ``inline``, ``later``, or an executor.
 
     Raises:
@@ -61,5 +61,5 @@ def engine(run: RunDirectory, work: Work) -> Engine:
         if work in named:
             return cast(Engine, named[work](run))
     elif callable(getattr(work, "submit", None)):
-        return ExecutorEngine(run, work)
+        return ExecutorEngine(run, cast(Submits, work))
     raise ValueError(f'work must be "worker", "inline", "later" or an executor with submit(), got {work!r}')

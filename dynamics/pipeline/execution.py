@@ -34,7 +34,7 @@ def attempt(run: RunDirectory, job: Job) -> Outcome:
         OSError: if the disk is full or read-only, which is not counted against the job.
     """
     try:
-        with lock(run.locks / f"{job.name}.lock", timeout=0):
+        with lock(run.locks / f"{job.name}.lock", timeout=0.0):
             return _attempt_claimed(run, job) if _wanted(run, job) else "busy"
     except Timeout:
         return "busy"

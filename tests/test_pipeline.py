@@ -1,0 +1,261 @@
+"""Jobs: which are missing, what they write, and what happens when they cannot."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import D_IN, FEATURES, MakeRun, activations, add_snapshot
+
+from dynamics import tracking
+from dynamics.engines.inline import work_off
+from dynamics.files.atomic import lock
+from dynamics.files.layout import RunDirectory
+from dynamics.files.results import tracking_record
+from dynamics.files.saes import load_contexts, load_latents, load_sae, sae_records
+from dynamics.files.snapshots import snapshots
+from dynamics.pipeline import execution, failures
+from dynamics.pipeline.execution import attempt
+from dynamics.pipeline.failures import given_up
+from dynamics.pipeline.geometry import geometry
+from dynamics.pipeline.job import Job
+from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
+from dynamics.pipeline.status import site_statuses
+from dynamics.sae import series
+
+SITE = "blocks.0"
+
+
+@pytest.fixture(autouse=True)
+def quick_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for the tracking stage and the surrogates, which have tests of their own."""
+    found = SimpleNamespace(tables={}, notes=["one note"])
+    monkeypatch.setattr(tracking, "track", lambda *series, **settings: found, raising=False)
+    monkeypatch.setattr(series, "surrogates", lambda saes, xs, *rest: [x + 0.01 for x in xs[1:]], raising=False)
+
+
+def chain_steps(run: RunDirectory) -> list[int]:
+    return [record.step for record in sae_records(run, SITE, "chain")]
+
+
+def test_null_chains_start_at_ever_doubling_positions_that_never_move() -> None:
+    assert [null_starts(n) for n in range(5)] == [[], [], [], [], [0]]
+    assert null_starts(7) == [0, 3]
+    assert null_starts(52) == [0, 3, 6, 12, 24, 48]
+    assert all(null_starts(n) == null_starts(n + 1)[: len(null_starts(n))] for n in range(100))
+
+
+def test_only_the_next_link_of_a_chain_is_ready_and_it_comes_first(make_run: MakeRun) -> None:
+    run = make_run(5, ("a", "b"))
+    assert missing_jobs(run) == [Job("chain", "a", 0), Job("chain", "b", 0)]
+    attempt(run, Job("chain", "a", 0))
+    assert missing_jobs(run) == [Job("chain", "b", 0), Job("chain", "a", 10)]
+
+
+def test_a_run_is_worked_off_arm_by_arm(make_run: MakeRun) -> None:
+    run = make_run(5)
+    assert remaining(run) == 8
+    tally = work_off(run)
+    assert (tally.done, tally.failed) == (8, 0)
+    assert [(r.arm, r.step, r.seed) for r in sae_records(run, SITE)] == [
+        *(("chain", step, 0) for step in (0, 10, 20, 30, 40)),
+        *(("null", step, 0) for step in (10, 20, 30)),
+        ("seed", 30, 0),
+    ]
+    assert missing_jobs(run) == []
+    assert remaining(run) == 0
+    assert run.history.exists()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_of_one_or_two_checkpoints_is_tracked_without_a_null(make_run: MakeRun, steps: int) -> None:
+    run = make_run(steps)
+    work_off(run)
+    assert {record.arm for record in sae_records(run, SITE)} == {"chain"}
+    assert tracking_record(run, SITE) is not None
+
+
+def test_an_sae_is_written_with_its_measures(make_run: MakeRun) -> None:
+    run = make_run(2)
+    work_off(run)
+    first, second = sae_records(run, SITE, "chain")
+    assert 0 < second.fvu < 1
+    assert second.l0 <= 2
+    assert set(first.geometry) == {"scale", "effective_rank", "top_share"}
+    assert set(second.geometry) == {"scale", "effective_rank", "top_share", "procrustes_residual"}
+    codes = load_sae(run, second).encode_sparse(activations(10))
+    latents = load_latents(run, second).to_pydict()
+    assert sum(latents["density"]) == pytest.approx(codes.nnz / codes.shape[0], rel=1e-5)
+    strongest = load_contexts(run, second).to_pylist()[0]
+    assert strongest["rank"] == 0
+    assert strongest["activation"] == pytest.approx(float(codes[:, [strongest["latent"]]].max()), rel=1e-5)
+
+
+def test_a_job_done_anew_gives_the_same_numbers(make_run: MakeRun) -> None:
+    one, other = make_run(5, name="one"), make_run(5, name="other")
+    work_off(one)
+    work_off(other)
+    assert sae_records(one, SITE) == sae_records(other, SITE)
+    for record in sae_records(one, SITE):
+        again = load_sae(other, record).tensors()
+        assert all(torch.equal(tensor, again[name]) for name, tensor in load_sae(one, record).tensors().items())
+
+
+def test_new_checkpoints_add_to_what_is_there(make_run: MakeRun) -> None:
+    run = make_run(4)
+    work_off(run)
+    before = tracking_record(run, SITE)
+    add_snapshot(run, SITE, 40)
+    assert work_off(run).done == 2
+    after = tracking_record(run, SITE)
+    assert before is not None
+    assert after is not None
+    assert before.inputs != after.inputs
+    assert chain_steps(run) == [0, 10, 20, 30, 40]
+
+
+def test_while_training_goes_on_tracking_waits_for_a_quarter_more(make_run: MakeRun) -> None:
+    run = make_run(8)
+    work_off(run, growing=True)
+    for step, due in ((80, False), (90, True)):
+        add_snapshot(run, SITE, step)
+        attempt(run, Job("chain", SITE, step))
+        work_fits(run)
+        assert [job.kind for job in missing_jobs(run, growing=True)] == (["track"] if due else [])
+        assert [job.kind for job in missing_jobs(run)] == ["track"]
+
+
+def work_fits(run: RunDirectory) -> None:
+    while fits := [job for job in missing_jobs(run) if job.kind != "track"]:
+        attempt(run, fits[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda x: x.fill_(math.nan), "nonfinite: 1e+02% NaN"),
+        (lambda x: x[:1].fill_(math.inf), "nonfinite: 0.26% NaN"),
+        (lambda x: x.fill_(3e38), "nonfinite"),
+        (lambda x: x.fill_(0.1), "constant"),
+        (lambda x: x.zero_(), "constant"),
+    ],
+)
+def test_an_unusable_snapshot_is_left_out_with_its_reason(
+    make_run: MakeRun, spoil: Callable[[torch.Tensor], Any], reason: str
+) -> None:
+    run = make_run(0)
+    for step in (0, 10, 20):
+        x = activations(step)
+        if step == 10:
+            spoil(x)
+        add_snapshot(run, SITE, step, x)
+    work_off(run)
+    assert chain_steps(run) == [0, 20]
+    [left] = given_up(run).values()
+    assert left.reason.startswith(reason)
+    record = tracking_record(run, SITE)
+    assert record is not None
+    assert record.notes == ("one note", f"step 10 is left out: {left.reason}")
+
+
+def test_a_snapshot_of_another_width_is_left_out(make_run: MakeRun) -> None:
+    run = make_run(2)
+    add_snapshot(run, SITE, 20, torch.randn(len(activations(0)), D_IN + 1))
+    work_off(run)
+    assert [failure.reason for failure in given_up(run).values()] == ["width 9, was 8 at step 0: not comparable"]
+
+
+def test_a_damaged_snapshot_costs_itself_only(make_run: MakeRun) -> None:
+    run = make_run(3)
+    damaged = run.path / snapshots(run, SITE)[1].path
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
+    work_off(run)
+    assert chain_steps(run) == [0, 20]
+
+
+def test_a_job_is_given_up_after_two_errors_and_tried_again_when_forgiven(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = make_run(2), Job("chain", SITE, 0)
+
+    def fail(*given: object) -> None:
+        raise MemoryError("too large")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(execution, "fit_chain", fail)
+        assert [attempt(run, job) for _ in range(3)] == ["failed", "failed", "busy"]
+    assert given_up(run)[job].reason == "MemoryError: too large"
+    assert site_statuses(run)[0].arms["chain"].failed == 1
+    assert failures.forgive(run) == 1
+    work_off(run)
+    assert chain_steps(run) == [0, 10]
+    assert list(run.failed.glob("*.json")) == []
+
+
+def test_a_job_whose_process_dies_three_times_is_given_up(make_run: MakeRun) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+    for _ in range(2):
+        failures.begun(run, job)
+    assert job not in given_up(run)
+    failures.begun(run, job)
+    assert given_up(run)[job].reason == "its process ended at work"
+    assert missing_jobs(run) == []
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), OSError(errno.ENOSPC, "No space left")])
+def test_what_is_not_the_jobs_fault_is_not_counted(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+
+    def interrupted(*given: object) -> None:
+        raise stop
+
+    with monkeypatch.context() as broken:
+        broken.setattr(execution, "fit_chain", interrupted)
+        for _ in range(4):
+            with pytest.raises(type(stop)):
+                attempt(run, job)
+    assert failures.failures(run) == []
+    assert attempt(run, job) == "done"
+
+
+def test_a_claimed_job_is_left_to_its_owner(make_run: MakeRun) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+    with lock(run.locks / f"{job.name}.lock"):
+        assert attempt(run, job) == "busy"
+    assert attempt(run, job) == "done"
+    assert attempt(run, job) == "busy"
+
+
+def test_a_damaged_failure_record_means_trying_again(make_run: MakeRun) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+    failures.begun(run, job)
+    next(run.failed.glob("*.json")).write_text("{")
+    assert attempt(run, job) == "done"
+
+
+def test_names_of_jobs_fit_a_file_system() -> None:
+    long = [Job("chain", "a/" * 200 + end, 1) for end in ("x", "y")]
+    assert all(len(job.name) < 200 and "/" not in job.name for job in long)
+    assert long[0].name != long[1].name
+
+
+def test_geometry_of_known_shapes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, D_IN, generator=generator)
+    rotation = torch.linalg.qr(torch.randn(D_IN, D_IN, generator=generator))[0]
+    turned = geometry(5 * x @ rotation + 3, x)
+    assert turned["scale"] == pytest.approx(0.2, rel=0.05)
+    assert turned["effective_rank"] == pytest.approx(D_IN, rel=0.01)
+    assert turned["procrustes_residual"] == pytest.approx(0, abs=1e-6)
+    line = geometry(x[:, :1] * torch.ones(D_IN), x)
+    assert line["effective_rank"] == pytest.approx(1, abs=1e-3)
+    assert line["top_share"] == pytest.approx(1)
+    assert geometry(torch.randn(4000, D_IN, generator=generator), x)["procrustes_residual"] > 1.5
+    assert FEATURES > D_IN  # more features than dimensions, or the planted runs would be trivial
