@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,37 +13,26 @@ from torch import Tensor
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.metrics import Metrics, evaluate
+from dynamics.sae.scaling import Scaling
+from dynamics.sae.surrogates import null_activations
 from dynamics.sae.training import TrainingLog, initial, train
+
+__all__ = [
+    "Fit",
+    "Scaling",
+    "better",
+    "fit_independent",
+    "fit_next",
+    "gate_fails",
+    "held_out_rows",
+    "null_activations",
+    "null_chain",
+]
 
 WORSE_FVU = 0.05
 """How much larger a warm-started SAE's FVU may be than its predecessor's before a cold start is tried."""
 WORSE_DEAD = 0.2
 """Likewise its share of dead latents."""
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """x̃ = (x − mean) · scale has mean 0 and mean squared norm d_in."""
-
-    mean: Float[Tensor, " d_in"]
-    scale: float
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "rows d_in"]) -> Scaling:
-        """The scaling of raw activations.
-
-        Raises:
-            ValueError: if they do not vary at all.
-        """
-        mean = x.mean(0)
-        power = float((x - mean).double().square().sum(1).mean())
-        if not power > 1e-20:
-            raise ValueError(f"the activations are the same on all {len(x)} rows; nothing can be learned from them")
-        return cls(mean, float((x.shape[1] / power) ** 0.5))
-
-    def apply(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
-        """Raw activations in scaled units."""
-        return (x - self.mean) * self.scale
 
 
 @dataclass(frozen=True)
@@ -96,13 +86,39 @@ def fit_next(
     return _trained(start, scaling.apply(x), scaling, held_out, config, steps, generator)
 
 
+def null_chain(
+    saes: Sequence[SparseAutoencoder],
+    snapshots: Sequence[Float[Tensor, "rows d_in"]],
+    sequence: Int[np.ndarray, " rows"],
+    held_out: Bool[np.ndarray, " rows"],
+    config: SaeConfig,
+    generator: torch.Generator,
+) -> list[tuple[Float[Tensor, "rows d_in"], Fit]]:
+    """The surrogates of ``null_activations`` with SAEs warm-started along them, the first from the chain's.
+
+    Args:
+        saes: the chain's SAEs at consecutive checkpoints, in raw units; the null chain starts at the first.
+        snapshots: the raw activations there.
+        sequence: the sequence that each row belongs to.
+        held_out: rows kept from training.
+        config: settings of the run.
+        generator: the only source of randomness; ``null_activations`` makes the same surrogates of one in this state.
+    """
+    made = null_activations(saes, snapshots, sequence, generator)
+    sae, before, fits = saes[0], snapshots[0], []
+    for x in made:
+        fits.append(fit_next(sae, Scaling.of(before), x, held_out, config, generator))
+        sae, before = fits[-1].sae, x
+    return list(zip(made, fits, strict=True))
+
+
 def gate_fails(fit: Fit, previous: Metrics) -> bool:
     """Whether a warm start went so badly that a cold one should be tried beside it."""
     return fit.metrics.fvu > previous.fvu + WORSE_FVU or fit.metrics.dead > previous.dead + WORSE_DEAD
 
 
 def better(warm: Fit, cold: Fit) -> Fit:
-    """The cold start where it is better than the warm one by the margin that called for it, marked; else the warm one."""
+    """The cold start, marked, where it is better than the warm one by the margin that called for it; else the warm one."""
     wins = warm.metrics.fvu > cold.metrics.fvu + WORSE_FVU or warm.metrics.dead > cold.metrics.dead + WORSE_DEAD
     return Fit(cold.sae, cold.metrics, cold.log, restarted=True) if wins else warm
 

@@ -1,0 +1,184 @@
+"""How much the features that go on change between two checkpoints, apart from what retraining the SAE does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+from dynamics.sae.autoencoder import SparseAutoencoder
+from dynamics.tracking.checkpoint import Checkpoint, live_checkpoint
+from dynamics.tracking.procrustes import procrustes
+from dynamics.tracking.similarity import candidate_pairs
+
+SURE = 0.5
+"""Smallest code correlation of a sure continuation."""
+MARGIN = 0.2
+"""How far it must be above every other candidate of either latent."""
+STRATA = 4
+"""Groups of latents by firing rate in which change is measured apart; fewer where a group would have too few."""
+PER_STRATUM = 10
+"""Sure continuations that a group needs; with fewer in all nothing is known, and nothing is said to change."""
+FEW_ROWS = 5
+"""Rows on which both ends of a continuation must fire for the spread of its codes to be known."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Activations in scaled units as an SAE for scaled units sees them."""
+
+    x: Float[Tensor, "rows d_in"]
+    sae: SparseAutoencoder
+
+    @cached_property
+    def codes(self) -> sp.csc_array:
+        """float32 [rows, latents]"""
+        return sp.csc_array(self.sae.encode_sparse(self.x))
+
+    @cached_property
+    def residual(self) -> Float32[np.ndarray, "rows d_in"]:
+        """What the SAE does not reconstruct."""
+        return np.asarray((self.x - self.sae.decode(sp.csr_array(self.codes))).numpy(), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Change:
+    """How features that go on change from one checkpoint to the next, by how often they fire."""
+
+    density: Float[np.ndarray, " strata"]
+    """Share of rows on which the latents of each group fire, ascending."""
+    kept: Float[np.ndarray, " strata"]
+    """Share of the firing rows that stay firing rows."""
+    spread: Float[np.ndarray, " strata"]
+    """Standard deviation of the logarithm of the later code over the earlier one, on rows that stay."""
+    residual_kept: float
+    """Cosine between what the SAEs leave unexplained before and after, row by row, in [0, 1]."""
+    turn: Float32[np.ndarray, "d_in d_in"]
+    """The orthogonal map of the whole space: scaled activations @ turn."""
+
+    def at(self, density: Float[np.ndarray, " latents"]) -> tuple[Float[np.ndarray, " latents"], ...]:
+        """``kept`` and ``spread`` of latents that fire on these shares of the rows."""
+        where, known = (np.log(np.maximum(share, 1e-9)) for share in (density, self.density))
+        return np.interp(where, known, self.kept), np.interp(where, known, self.spread)
+
+
+def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"]) -> Change:
+    """The model's part of the change between two checkpoints, measured on sure continuations.
+
+    What retraining does is seen where both SAEs encode the same activations, and what an exchange of residuals does to
+    the codes where one SAE encodes activations with and without it; both parts are taken out.
+
+    Args:
+        earlier: one checkpoint.
+        later: the next one, the same rows.
+        donors: for each row the one whose residual it would get.
+    """
+    turn, _ = procrustes(earlier.x.numpy(), later.x.numpy())
+    refitted = Seen(earlier.x @ torch.from_numpy(turn), later.sae)
+    turned = earlier.residual @ turn
+    residual_kept = min(1.0, _cosine(turned, later.residual) / max(_cosine(turned, refitted.residual), 1e-3))
+    i, j = sure_continuations(earlier, later)
+    if len(i) < PER_STRATUM:
+        return Change(np.ones(1), np.ones(1), np.zeros(1), residual_kept, turn)
+    exchanged = Seen(exchange(earlier, donors, residual_kept), earlier.sae)
+    total, retrained = _changes(earlier, later, i, j), _changes(earlier, refitted, i, j)
+    noise = _changes(earlier, exchanged, i, i)
+    kept = np.clip(total.kept / np.maximum(retrained.kept * noise.kept, 1e-3), 0, 1)
+    variance = total.spread**2 - retrained.spread**2 - noise.spread**2
+    return Change(total.density, kept, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
+
+
+def exchange(seen: Seen, donors: Int[np.ndarray, " rows"], kept: float) -> Float[Tensor, "rows d_in"]:
+    """The activations with residuals that have cosine ``kept`` with their own."""
+    own = seen.residual
+    return seen.x + torch.from_numpy(mixed(own, own[donors], kept) - own)
+
+
+def mixed(
+    own: Float[np.ndarray, "rows d_in"], other: Float[np.ndarray, "rows d_in"], kept: float
+) -> Float32[np.ndarray, "rows d_in"]:
+    """Residuals of the same size that have cosine ``kept`` with ``own``, the rest being ``other``."""
+    return np.asarray(kept * own + (1 - kept**2) ** 0.5 * other, dtype=np.float32)
+
+
+def sure_continuations(earlier: Seen, later: Seen) -> tuple[Int[np.ndarray, " sure"], Int[np.ndarray, " sure"]]:
+    """Latents of both SAEs whose codes correlate with each other's by far the most."""
+    one, other = _checkpoint(earlier), _checkpoint(later)
+    pairs = candidate_pairs(one, other)
+    best_i, next_i = _best_two(pairs.i, pairs.correlation, one.n_live)
+    best_j, next_j = _best_two(pairs.j, pairs.correlation, other.n_live)
+    runner_up = np.maximum(next_i[pairs.i], next_j[pairs.j])
+    mutual = (pairs.correlation >= best_i[pairs.i]) & (pairs.correlation >= best_j[pairs.j])
+    sure = mutual & (pairs.correlation >= SURE) & (pairs.correlation >= runner_up + MARGIN)
+    return one.latents[pairs.i[sure]], other.latents[pairs.j[sure]]
+
+
+def _checkpoint(seen: Seen) -> Checkpoint:
+    return live_checkpoint(0, seen.x.numpy(), sp.csr_array(seen.codes), seen.sae.W_dec.numpy(), 1.0)
+
+
+def _best_two(
+    index: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"], size: int
+) -> tuple[Float[np.ndarray, " live"], Float[np.ndarray, " live"]]:
+    """The largest and the second largest score of each index; -1 where there is none."""
+    order = np.lexsort((-score, index))
+    index, score = index[order], score[order]
+    rank = np.arange(len(index)) - np.searchsorted(index, index, side="left")
+    both = np.full((2, size), -1.0)
+    both[rank[rank < 2], index[rank < 2]] = score[rank < 2]
+    return both[0], both[1]
+
+
+@dataclass(frozen=True)
+class _Changes:
+    density: Float[np.ndarray, " strata"]
+    kept: Float[np.ndarray, " strata"]
+    spread: Float[np.ndarray, " strata"]
+
+
+def _changes(one: Seen, other: Seen, i: Int[np.ndarray, " sure"], j: Int[np.ndarray, " sure"]) -> _Changes:
+    """Medians over the continuations of each group."""
+    rates = np.diff(one.codes.indptr)[i] / one.codes.shape[0]
+    kept, spread = np.array([_kept_and_spread(*pair) for pair in _columns(one.codes, other.codes, i, j)]).T
+    groups = np.array_split(np.argsort(rates, kind="stable"), max(1, min(STRATA, len(i) // PER_STRATUM)))
+    medians = [[float(np.nanmedian(values[group])) for group in groups] for values in (rates, kept, _known(spread))]
+    return _Changes(*map(np.asarray, medians))
+
+
+def _known(spread: Float[np.ndarray, " sure"]) -> Float[np.ndarray, " sure"]:
+    return spread if bool(np.isfinite(spread).any()) else np.zeros_like(spread)
+
+
+Column = tuple[Int[np.ndarray, " fires"], Float[np.ndarray, " fires"]]
+
+
+def _columns(
+    one: sp.csc_array, other: sp.csc_array, i: Int[np.ndarray, " sure"], j: Int[np.ndarray, " sure"]
+) -> Iterator[tuple[Column, Column]]:
+    for a, b in zip(i, j, strict=True):
+        first, second = (slice(codes.indptr[n], codes.indptr[n + 1]) for codes, n in ((one, a), (other, b)))
+        yield (one.indices[first], one.data[first]), (other.indices[second], other.data[second])
+
+
+def _kept_and_spread(one: Column, other: Column) -> tuple[float, float]:
+    _, here, there = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
+    kept = len(here) / max(1, len(one[0]))
+    if len(here) < FEW_ROWS:
+        return kept, float("nan")
+    return kept, _robust_deviation(np.log(other[1][there]) - np.log(one[1][here]))
+
+
+def _robust_deviation(values: Float[np.ndarray, " n"]) -> float:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float((high - low) / 1.349)  # of a normal distribution the interquartile range is 1.349 deviations
+
+
+def _cosine(one: Float[np.ndarray, "rows d_in"], other: Float[np.ndarray, "rows d_in"]) -> float:
+    size = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return max(0.0, float(np.vdot(one, other)) / max(size, 1e-12))

@@ -1,0 +1,162 @@
+"""Surrogate snapshots: what a site would look like, had nothing happened to its features.
+
+Every live feature goes on by construction; noise, jitter, the turn of the whole space and the growth of the activations
+are as measured between the real checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+from dynamics.sae.autoencoder import SparseAutoencoder
+from dynamics.sae.change import Change, Seen, measure_change, mixed
+from dynamics.sae.scaling import Scaling
+
+TRIES = 4
+"""Rounds of drawing rows for codes that move, each for those whose row was taken."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Activations in scaled units as what an SAE makes of them: codes @ decoder + b_dec + residual."""
+
+    codes: sp.csc_array
+    """[rows, latents]"""
+    decoder: Float32[np.ndarray, "latents d_in"]
+    b_dec: Float32[np.ndarray, " d_in"]
+    residual: Float32[np.ndarray, "rows d_in"]
+
+    @classmethod
+    def of(cls, seen: Seen) -> Parts:
+        """The parts of activations under their SAE."""
+        return cls(seen.codes, seen.sae.W_dec.numpy(), seen.sae.b_dec.numpy(), seen.residual)
+
+    def whole(self) -> Float[Tensor, "rows d_in"]:
+        """The activations."""
+        return torch.from_numpy(np.asarray(self.codes @ self.decoder + self.b_dec + self.residual, dtype=np.float32))
+
+
+def null_activations(
+    saes: Sequence[SparseAutoencoder],
+    snapshots: Sequence[Float[Tensor, "rows d_in"]],
+    sequence: Int[np.ndarray, " rows"],
+    generator: torch.Generator,
+) -> list[Float[Tensor, "rows d_in"]]:
+    """Surrogates of the second snapshot and of those after it, each made of the surrogate before, in raw units.
+
+    Depends on its arguments alone, so they can be made anew instead of stored.
+
+    Args:
+        saes: the chain's SAE of each snapshot, in raw units.
+        snapshots: raw activations of the same rows at consecutive checkpoints.
+        sequence: the sequence that each row belongs to; residuals are exchanged between sequences.
+        generator: the only source of randomness.
+
+    Raises:
+        ValueError: if a snapshot does not vary at all.
+    """
+    rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    scalings = [Scaling.of(x) for x in snapshots]
+    seen = [
+        Seen(s.apply(x), sae.to_scaled(s.mean, s.scale)) for s, x, sae in zip(scalings, snapshots, saes, strict=True)
+    ]
+    parts, made = Parts.of(seen[0]), []
+    for earlier, later, scaling in zip(seen, seen[1:], scalings[1:], strict=False):
+        change = measure_change(earlier, later, donors(sequence, rng))
+        parts = surrogate(parts, change, donors(sequence, rng), rng)
+        whole = parts.whole()
+        made.append(scaling.undo(Scaling.of(whole).apply(whole)))
+    return made
+
+
+def surrogate(parts: Parts, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Parts:
+    """The next surrogate: codes jittered, residuals exchanged, the space turned, all as much as measured.
+
+    Args:
+        parts: the surrogate before, or the real checkpoint at the start.
+        change: what happens to features that go on.
+        donors: for each row the one that gives its residual.
+        rng: the only source of randomness.
+    """
+    residual = mixed(parts.residual, parts.residual[donors], change.residual_kept)
+    turned = (part @ change.turn for part in (parts.decoder, parts.b_dec, residual))
+    return Parts(jittered(parts.codes, change, rng), *turned)
+
+
+def jittered(codes: sp.csc_array, change: Change, rng: np.random.Generator) -> sp.csc_array:
+    """Codes ``[rows, latents]`` some of which move to other rows; those that stay change in size.
+
+    A latent's number of firing rows and the distribution of its codes stay as they are: the logarithms follow
+    a stationary autoregression, so that jitter does not pile up from surrogate to surrogate.
+    """
+    rows, n = codes.shape
+    fires = np.diff(codes.indptr)
+    column = np.repeat(np.arange(n), fires)
+    kept, spread = change.at(fires / rows)
+    stays = rng.random(codes.nnz) < kept[column]
+    where = codes.indices.astype(np.int64)
+    where[~stays] = _other_rows(column[~stays], np.sort(column * rows + where), rows, rng)
+    values = np.where(stays, _resized(codes, column, spread, rng), codes.data).astype(np.float32)
+    found = where >= 0
+    return sp.csc_array((values[found], (where[found], column[found])), shape=codes.shape)
+
+
+def _other_rows(
+    column: Int[np.ndarray, " moves"], taken: Int[np.ndarray, " codes"], rows: int, rng: np.random.Generator
+) -> Int[np.ndarray, " moves"]:
+    """For each moving code a row where its latent does not fire; -1 where a few tries find none.
+
+    Args:
+        column: the latent of each.
+        taken: latent · rows + row of every code, sorted.
+    """
+    chosen = np.full(len(column), -1)
+    for _ in range(TRIES):
+        open_ = np.flatnonzero(chosen < 0)
+        row = rng.integers(rows, size=len(open_))
+        keys, first = np.unique(column[open_] * rows + row, return_index=True)
+        fresh = first[~np.isin(keys, taken)]
+        chosen[open_[fresh]] = row[fresh]
+        taken = np.union1d(taken, column[open_[fresh]] * rows + row[fresh])
+    return chosen
+
+
+def _resized(
+    codes: sp.csc_array,
+    column: Int[np.ndarray, " codes"],
+    spread: Float[np.ndarray, " latents"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " codes"]:
+    logs, count = np.log(codes.data.astype(np.float64)), np.maximum(np.diff(codes.indptr), 1)
+    mean = np.bincount(column, logs, len(count)) / count
+    variance = np.bincount(column, (logs - mean[column]) ** 2, len(count)) / count
+    # Var(log z' − log z) = 2 (1 − memory) Var(log z) in a stationary autoregression.
+    memory = np.clip(1 - spread**2 / np.maximum(2 * variance, 1e-12), 0, 1)
+    fresh = np.sqrt((1 - memory**2) * variance)[column] * rng.standard_normal(len(logs))
+    return np.asarray(np.exp(mean[column] + memory[column] * (logs - mean[column]) + fresh))
+
+
+def donors(sequence: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Int[np.ndarray, " rows"]:
+    """For each row one at the same position of another sequence, each sequence giving to one other.
+
+    Where the giving sequence is shorter it is gone through again; a lone sequence is shifted against itself.
+    """
+    order = np.argsort(sequence, kind="stable")
+    _, starts, lengths = np.unique(sequence[order], return_index=True, return_counts=True)
+    index = np.repeat(np.arange(len(starts)), lengths)
+    position = np.arange(len(order)) - starts[index]
+    if len(starts) == 1:
+        position = position + rng.integers(1, max(2, len(order)))
+    circle = rng.permutation(len(starts))
+    giver = np.empty_like(circle)
+    giver[circle] = np.roll(circle, 1)
+    given = np.empty(len(order), dtype=np.int64)
+    given[order] = order[starts[giver[index]] + position % lengths[giver[index]]]
+    return given
