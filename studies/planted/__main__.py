@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first world (default 0)")
     parser.add_argument("--oracle", action="store_true", help="true dictionaries instead of trained ones")
     parser.add_argument("--latents", type=float, default=2.0, help="latents per feature (default 2)")
-    parser.add_argument("--k", type=int, help="latents that fire on a row (default: as many as features are active)")
+    parser.add_argument("--k", type=int, help="latents that fire on a row (default: features active on a row, and 4)")
     parser.add_argument("--sae-seed", type=int, default=0, help="seed of the fits (default 0)")
     parser.add_argument("--clothes", default="plain", help=", ".join(CLOTHES))
     for name in SIZES:

@@ -37,7 +37,7 @@ class Settings:
     latents: float = 2.0
     """Latents per feature that is alive at the start."""
     k: int | None = None
-    """Latents that fire on a row; None means as many as features are active, rounded up."""
+    """Latents that fire on a row; None means as many as features are active, and four for the background."""
     seed: int = 0
     """Seed of the fits."""
 
@@ -77,7 +77,7 @@ def analyzed(world: World, folder: Path, settings: Settings) -> Outcome:
         begun = time.perf_counter()
         command("import-saes", saes, run, "--site", SITE, "--format", "dynamics")
     n_latents = round(settings.latents * world.config.features)
-    k = settings.k or int(np.ceil(world.config.active))
+    k = settings.k or int(np.ceil(world.config.active)) + (4 if world.config.background else 0)
     command("analyze", run, "--n-latents", n_latents, "--k", k, "--seed", settings.seed)
     seconds = time.perf_counter() - begun
     opened = dynamics.open(run)
