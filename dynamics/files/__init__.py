@@ -1,6 +1,7 @@
 """The run directory: layout, atomic writes, commit records, validated reads. Nothing else knows where things are."""
 
 from dynamics.files.atomic import lock, sha256, write_bytes, write_json
+from dynamics.files.checking import Damage, damages, set_aside
 from dynamics.files.commits import DamagedError
 from dynamics.files.importing import import_snapshots
 from dynamics.files.importing_saes import import_saes
@@ -21,11 +22,13 @@ from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
 __all__ = [
     "BRANCH",
     "FORMAT",
+    "Damage",
     "DamagedError",
     "RunDirectory",
     "SaeRecord",
     "SnapshotRecord",
     "TrackingRecord",
+    "damages",
     "import_saes",
     "import_snapshots",
     "load_activations",
@@ -39,6 +42,7 @@ __all__ = [
     "load_tables",
     "lock",
     "sae_records",
+    "set_aside",
     "sha256",
     "snapshots",
     "tracking_record",

@@ -1,0 +1,59 @@
+"""The small facts of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynamics.files import (
+    DamagedError,
+    RunDirectory,
+    load_level,
+    load_recording,
+    load_settings,
+    write_level,
+    write_recording,
+    write_settings,
+)
+from dynamics.sae.config import SaeConfig
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run")
+
+
+def test_settings_are_written_once_and_differences_named(run: RunDirectory) -> None:
+    assert load_settings(run) is None
+    config = SaeConfig(n_latents=64, k=4)
+    write_settings(run, config)
+    write_settings(run, config)
+    with pytest.raises(ValueError, match=r"other SAE settings: n_latents is 64, given 128, seed is 0, given 1; leave"):
+        write_settings(run, SaeConfig(n_latents=128, k=4, seed=1))
+    assert load_settings(run) == config
+
+
+def test_damaged_settings_are_named(run: RunDirectory) -> None:
+    (run.path / "settings.json").write_text('{"n_latents": 0}')
+    with pytest.raises(DamagedError, match=r"settings\.json is damaged \(n_latents must be at least 1, got 0\)"):
+        load_settings(run)
+    (run.path / "settings.json").write_text("[")
+    with pytest.raises(DamagedError, match="it is no JSON object"):
+        load_settings(run)
+
+
+def test_the_level_is_a_tenth_unless_set(run: RunDirectory) -> None:
+    assert load_level(run) == 0.1
+    write_level(run, 0.05)
+    assert load_level(run) == 0.05
+    with pytest.raises(ValueError, match=r"must lie between 0 and 1, got 1\.0"):
+        write_level(run, 1.0)
+
+
+def test_the_recording_marker_has_three_states(run: RunDirectory) -> None:
+    assert load_recording(run) is None
+    write_recording(run, closed=False)
+    assert load_recording(run) is False
+    write_recording(run, closed=True)
+    assert load_recording(run) is True
