@@ -36,7 +36,9 @@ def __getattr__(name: str) -> Any:
         return import_module("importlib.metadata").version("dynamics")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamics' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    near = import_module("difflib").get_close_matches(name, __all__, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise AttributeError(f"module 'dynamics' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from dynamics import tracking
 from dynamics.capture.probe import ProbeRows
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import write_settings
-from dynamics.files.snapshots import SnapshotRecord, write_snapshot
+from dynamics.files.snapshots import SnapshotRecord, load_activations, write_snapshot
+from dynamics.pipeline import fits
+from dynamics.pipeline.plan import SiteState, null_span
 from dynamics.sae.config import SaeConfig
 
 SEQUENCES, LENGTH, D_IN, FEATURES = 24, 16, 8, 12
@@ -52,3 +56,15 @@ def make_run(tmp_path: Path) -> MakeRun:
         return run
 
     return make
+
+
+@pytest.fixture
+def quick_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for the tracking stage and the surrogates, which have tests of their own."""
+
+    def shifted(run: RunDirectory, state: SiteState, seed: int) -> list[torch.Tensor]:
+        return [load_activations(run, state.snapshot(record.step)) + 0.01 for record in null_span(state, seed)[1:]]
+
+    found = SimpleNamespace(tables={}, notes=["one note"])
+    monkeypatch.setattr(tracking, "track", lambda *series, **settings: found, raising=False)
+    monkeypatch.setattr(fits, "null_snapshots", shifted)

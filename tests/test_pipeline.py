@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import D_IN, FEATURES, MakeRun, activations, add_snapshot
 
-from dynamics import tracking
 from dynamics.engines.inline import work_off
 from dynamics.files.atomic import lock
 from dynamics.files.layout import RunDirectory
@@ -26,17 +24,11 @@ from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.job import Job
 from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
 from dynamics.pipeline.status import site_statuses
-from dynamics.sae import series
 
 SITE = "blocks.0"
 
 
-@pytest.fixture(autouse=True)
-def quick_arms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for the tracking stage and the surrogates, which have tests of their own."""
-    found = SimpleNamespace(tables={}, notes=["one note"])
-    monkeypatch.setattr(tracking, "track", lambda *series, **settings: found, raising=False)
-    monkeypatch.setattr(series, "surrogates", lambda saes, xs, *rest: [x + 0.01 for x in xs[1:]], raising=False)
+pytestmark = pytest.mark.usefixtures("quick_arms")
 
 
 def chain_steps(run: RunDirectory) -> list[int]:

@@ -9,12 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 from conftest import MakeRun, add_snapshot
 
-from dynamics import tracking
 from dynamics.engines.engine import engine
 from dynamics.engines.executor import ExecutorEngine
 from dynamics.engines.inline import InlineEngine, work_off
@@ -23,16 +21,8 @@ from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
 from dynamics.files.saes import sae_records
 from dynamics.pipeline.plan import missing_jobs
-from dynamics.sae import series
 
 SITE = "blocks.0"
-
-
-@pytest.fixture
-def quick_arms(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = SimpleNamespace(tables={}, notes=[])
-    monkeypatch.setattr(tracking, "track", lambda *series, **settings: found, raising=False)
-    monkeypatch.setattr(series, "surrogates", lambda saes, xs, *rest: [x + 0.01 for x in xs[1:]], raising=False)
 
 
 def chain(run: RunDirectory, site: str = SITE) -> list[int]:
@@ -160,10 +150,13 @@ def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
     first = worker.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    until(lambda: ended(first))
     add_snapshot(run, SITE, 10)
-    worker.snapshots_written()
-    assert worker.pid != first
+
+    def restarted() -> bool:
+        worker.snapshots_written()
+        return worker.pid != first
+
+    until(restarted)
     assert worker.close(wait=True, progress=False) == "everything is done"
     assert chain(run) == [0, 10]
 
