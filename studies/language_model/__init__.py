@@ -1,0 +1,1 @@
+"""A small language model on real text, watched while it trains."""
