@@ -118,7 +118,7 @@ def gate_fails(fit: Fit, previous: Metrics) -> bool:
 
 
 def better(warm: Fit, cold: Fit) -> Fit:
-    """The cold start, marked, where it is better than the warm one by the margin that called for it; else the warm one."""
+    """The cold start, marked, where it beats the warm one by the margin that called for it; else the warm one."""
     wins = warm.metrics.fvu > cold.metrics.fvu + WORSE_FVU or warm.metrics.dead > cold.metrics.dead + WORSE_DEAD
     return Fit(cold.sae, cold.metrics, cold.log, restarted=True) if wins else warm
 

@@ -7,12 +7,12 @@ are as measured between the real checkpoints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
@@ -21,26 +21,6 @@ from dynamics.sae.scaling import Scaling
 
 TRIES = 4
 """Rounds of drawing rows for codes that move, each for those whose row was taken."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Activations in scaled units as what an SAE makes of them: codes @ decoder + b_dec + residual."""
-
-    codes: sp.csc_array
-    """[rows, latents]"""
-    decoder: Float32[np.ndarray, "latents d_in"]
-    b_dec: Float32[np.ndarray, " d_in"]
-    residual: Float32[np.ndarray, "rows d_in"]
-
-    @classmethod
-    def of(cls, seen: Seen) -> Parts:
-        """The parts of activations under their SAE."""
-        return cls(seen.codes, seen.sae.W_dec.numpy(), seen.sae.b_dec.numpy(), seen.residual)
-
-    def whole(self) -> Float[Tensor, "rows d_in"]:
-        """The activations."""
-        return torch.from_numpy(np.asarray(self.codes @ self.decoder + self.b_dec + self.residual, dtype=np.float32))
 
 
 def null_activations(
@@ -67,27 +47,35 @@ def null_activations(
     seen = [
         Seen(s.apply(x), sae.to_scaled(s.mean, s.scale)) for s, x, sae in zip(scalings, snapshots, saes, strict=True)
     ]
-    parts, made = Parts.of(seen[0]), []
+    last, made = seen[0], []
     for earlier, later, scaling in zip(seen, seen[1:], scalings[1:], strict=False):
         change = measure_change(earlier, later, donors(sequence, rng))
-        parts = surrogate(parts, change, donors(sequence, rng), rng)
-        whole = parts.whole()
-        made.append(scaling.undo(Scaling.of(whole).apply(whole)))
+        last = surrogate(last, change, donors(sequence, rng), rng)
+        made.append(scaling.undo(last.x))
     return made
 
 
-def surrogate(parts: Parts, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Parts:
-    """The next surrogate: codes jittered, residuals exchanged, the space turned, all as much as measured.
+def surrogate(seen: Seen, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Seen:
+    """The next surrogate in scaled units: codes jittered, residuals exchanged, the space turned, as much as measured.
+
+    It comes with the same SAE, turned with the space: what that sees there is what the one after it is made of, so
+    that the codes of every surrogate are as noisy as those of the first.
 
     Args:
-        parts: the surrogate before, or the real checkpoint at the start.
+        seen: the surrogate before, or the real checkpoint at the start.
         change: what happens to features that go on.
         donors: for each row the one that gives its residual.
         rng: the only source of randomness.
     """
-    residual = mixed(parts.residual, parts.residual[donors], change.residual_kept)
-    turned = (part @ change.turn for part in (parts.decoder, parts.b_dec, residual))
-    return Parts(jittered(parts.codes, change, rng), *turned)
+    codes = sp.csr_array(jittered(seen.codes, change, rng))
+    noise = mixed(seen.residual, seen.residual[donors], change.residual_kept)
+    turn = torch.from_numpy(change.turn)
+    x = (seen.sae.decode(codes) + torch.from_numpy(noise)) @ turn
+    return Seen(Scaling.of(x).apply(x), _turned(seen.sae, turn))
+
+
+def _turned(sae: SparseAutoencoder, turn: Float[Tensor, "d_in d_in"]) -> SparseAutoencoder:
+    return replace(sae, W_enc=turn.T @ sae.W_enc, W_dec=sae.W_dec @ turn, b_dec=sae.b_dec @ turn)
 
 
 def jittered(codes: sp.csc_array, change: Change, rng: np.random.Generator) -> sp.csc_array:
@@ -102,7 +90,7 @@ def jittered(codes: sp.csc_array, change: Change, rng: np.random.Generator) -> s
     kept, spread = change.at(fires / rows)
     stays = rng.random(codes.nnz) < kept[column]
     where = codes.indices.astype(np.int64)
-    where[~stays] = _other_rows(column[~stays], np.sort(column * rows + where), rows, rng)
+    where[~stays] = _other_rows(column[~stays], column * rows + where, rows, rng)
     values = np.where(stays, _resized(codes, column, spread, rng), codes.data).astype(np.float32)
     found = where >= 0
     return sp.csc_array((values[found], (where[found], column[found])), shape=codes.shape)
@@ -115,16 +103,16 @@ def _other_rows(
 
     Args:
         column: the latent of each.
-        taken: latent · rows + row of every code, sorted.
+        taken: latent · rows + row of every code.
     """
     chosen = np.full(len(column), -1)
     for _ in range(TRIES):
         open_ = np.flatnonzero(chosen < 0)
         row = rng.integers(rows, size=len(open_))
         keys, first = np.unique(column[open_] * rows + row, return_index=True)
-        fresh = first[~np.isin(keys, taken)]
+        fresh = first[~np.isin(keys, taken, assume_unique=True)]
         chosen[open_[fresh]] = row[fresh]
-        taken = np.union1d(taken, column[open_[fresh]] * rows + row[fresh])
+        taken = np.concatenate([taken, column[open_[fresh]] * rows + row[fresh]])
     return chosen
 
 
