@@ -31,7 +31,8 @@ def summary(run: Run, name: str) -> str:
     """
     events, transitions, notes = run.sql(FOUND), run.sql("select * from transitions"), _notes(run)
     level = run.sql("select fdr from level", "rows")[0][0]
-    parts = [f"Events at q <= {level:g}:\n{readable(events)}" if events.num_rows else "No events.\n"]
+    found = any(events.column("events").to_pylist())
+    parts = [f"{'Events' if found else 'No events above retraining noise'} at q <= {level:g}:\n{readable(events)}"]
     if transitions.num_rows:
         columns = [
             column for column in ("site", "from_step", "to_step", "p_value") if column in transitions.column_names

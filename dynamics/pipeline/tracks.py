@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dynamics import tracking
 from dynamics.files.layout import RunDirectory
+from dynamics.files.probes import load_probe
 from dynamics.files.results import write_tracking
 from dynamics.files.saes import SaeRecord, load_sae
 from dynamics.files.snapshots import load_activations
@@ -14,15 +15,26 @@ from dynamics.pipeline.failures import given_up
 from dynamics.pipeline.nulls import null_snapshots
 from dynamics.pipeline.plan import SiteState, null_span
 from dynamics.sae.series import Scaling
-from dynamics.tracking.checkpoint import Checkpoint, Series, live_checkpoint
+from dynamics.tracking import Checkpoint, History, Series, live_checkpoint
 
 
 def track_site(run: RunDirectory, state: SiteState) -> None:
     """Links, events, lineages, onsets and transitions of a site, committed together."""
-    seeds = sorted({record.seed for record in state.others if record.arm == "null"})
-    found = tracking.track(_chain(run, state), [_null_chain(run, state, seed) for seed in seeds])
+    found = tracking.track(_history(run, state))
     notes = [*found.notes, *_left_out(run, state)]
     write_tracking(run, state.site, state.inputs_digest, found.tables, notes, state.branch)
+
+
+def _history(run: RunDirectory, state: SiteState) -> History:
+    seeds = sorted({record.seed for record in state.others if record.arm == "null"})
+    return History(
+        name=state.site,
+        chain=_chain(run, state),
+        nulls={seed: _null_chain(run, state, seed) for seed in seeds},
+        sequence=load_probe(run, state.snapshots[0].probe).sequence,
+        n_latents=state.chain[0].n_latents,
+        losses=[state.snapshot(step).loss for step in state.chain_steps],
+    )
 
 
 def _chain(run: RunDirectory, state: SiteState) -> Series:
