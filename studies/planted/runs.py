@@ -91,12 +91,11 @@ def command(*words: object) -> str:
     Raises:
         RuntimeError: if it fails, with what it said.
     """
-    line = [sys.executable, "-m", "dynamics", *map(str, words)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    line = list(map(str, words))
+    done = subprocess.run([sys.executable, "-m", "dynamics", *line], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"`dynamics {' '.join(map(str, words))}` failed: {done.stderr.strip() or done.stdout.strip()}"
-        )
+        said = [part for part in (done.stderr or done.stdout).splitlines() if part.strip()]
+        raise RuntimeError(f"`dynamics {' '.join(line)}` failed: " + " / ".join(said[-3:]))
     return done.stdout
 
 

@@ -396,7 +396,7 @@ def test_same_index_follows_the_index() -> None:
 def test_oracle_saes_read_the_true_codes() -> None:
     world = small("clean")
     truth, x = world.oracle(4), world.activations(4)
-    sae = SparseAutoencoder.from_tensors(fit_sae(truth, x), "jump_relu")
+    sae = SparseAutoencoder.from_tensors(fit_sae(truth, x), "topk", k=10)
     alike = np.diag(correlation(sae.encode_sparse(torch.from_numpy(x)), truth.codes))
     assert np.median(alike) > 0.7
     assert len(assign(truth, sae.W_dec.numpy()).principal) == len(truth.features)
