@@ -20,7 +20,7 @@ class Beginnings:
     """For every live latent of one checkpoint: how sharply its feature begins near it, and where."""
 
     score: Float[np.ndarray, " live"]
-    """Presence just after the step less presence before it: 1 for a clean birth, 0 where it was there all along."""
+    """Presence just after the step less presence before it, in units of what the estimate can tell."""
     date: Int[np.ndarray, " live"]
     """Place of the first checkpoint that carries the feature."""
     before: Float[np.ndarray, " live"]
@@ -43,7 +43,8 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
         step_up[at] = after[at] - before[at]
     best = step_up.argmax(axis=0)
     each = np.arange(curve.shape[0])
-    return Beginnings(step_up[best, each], np.asarray(places)[best], before[best, each], after[best, each])
+    score = step_up[best, each] / timeline.blur(index)
+    return Beginnings(score, np.asarray(places)[best], before[best, each], after[best, each])
 
 
 def _presence_curve(timeline: Timeline, index: int, places: list[int]) -> Float[np.ndarray, "live places"]:

@@ -20,7 +20,7 @@ def p_values(observed: Float[np.ndarray, " n"], null: Float[np.ndarray, " m"]) -
     """Chance that a null candidate scores at least as high.
 
     Counted, p = (1 + null at least as high) / (1 + null), where the null reaches; beyond its upper twentieth by a
-    generalised Pareto tail (Knijnenburg et al. 2009, 0904.3541), never further than 50 times past what counting can say.
+    generalised Pareto tail (Knijnenburg et al. 2009, 0904.3541), never more than 50 times past counting.
     1 everywhere when there is no null at all.
     """
     ordered = np.sort(null[np.isfinite(null)])

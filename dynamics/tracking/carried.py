@@ -1,4 +1,4 @@
-"""Carried directions: where a latent's inputs point at another checkpoint, whether or not the SAE there has such a latent.
+"""Carried directions: where a latent's inputs point at another checkpoint, whatever latents the SAE there has.
 
 Ridge regression of the activations at u on the codes at t, the same probe rows: W(t→u) = (ZᵀZ + λI)⁻¹ ZᵀX̃_u. Done on
 two halves of the rows, so that ⟨w¹, w²⟩ is a squared norm free of the estimate's own noise.
@@ -36,7 +36,7 @@ class Carried:
 
     @property
     def mean(self) -> Float[np.ndarray, "live d_in"]:
-        return (self.first + self.second) / 2
+        return np.asarray((self.first + self.second) / 2)
 
     @property
     def norm(self) -> Float[np.ndarray, " live"]:
@@ -49,11 +49,13 @@ class Carried:
         """Noise of the mean direction over its signal, in norm: 0.1 where it is sure, 1 where it is as much noise."""
         total = np.square(self.mean).sum(axis=1)
         signal = np.maximum(self.squared_norm, 0.05 * total + 1e-12)
-        return np.sqrt(np.maximum(total - signal, 0) / signal)
+        return np.asarray(np.sqrt(np.maximum(total - signal, 0) / signal))
 
     def cosine_to(self, other: Carried) -> Float[np.ndarray, " live"]:
         """Cosine with the same latents' directions at another checkpoint, each pair from different halves."""
-        product = (np.einsum("id,id->i", self.first, other.second) + np.einsum("id,id->i", self.second, other.first)) / 2
+        product = (
+            np.einsum("id,id->i", self.first, other.second) + np.einsum("id,id->i", self.second, other.first)
+        ) / 2
         return np.asarray(np.clip(product / (self.norm * other.norm), -1, 1))
 
 
@@ -79,7 +81,7 @@ Solver = Callable[[Float[np.ndarray, "rows d_in"]], Float[np.ndarray, "live d_in
 
 
 def _ridge_solver(codes: sp.csc_array, rows: Bool[np.ndarray, " rows"]) -> Solver:
-    """Regression with an intercept, on unit-norm columns: every direction's noise is then alike, however often its latent fires."""
+    """Regression with an intercept, on unit-norm columns: every direction then has the same noise."""
     part = sp.csr_array(codes.tocsr()[rows])
     norms = np.sqrt(np.asarray(part.multiply(part).sum(axis=0)).ravel()) + 1e-12
     scaled = sp.csr_array(part @ sp.diags_array((1 / norms).astype(np.float32)))
@@ -92,7 +94,9 @@ def _ridge_solver(codes: sp.csc_array, rows: Bool[np.ndarray, " rows"]) -> Solve
         return np.asarray(transposed @ y - np.outer(total, y.mean(axis=0)), dtype=np.float32)
 
     if codes.shape[1] > DENSE_LATENTS:
-        return lambda x: _conjugate_gradients(lambda w: transposed @ (scaled @ w) - weight * np.outer(total, total @ w), right(x))
+        return lambda x: _conjugate_gradients(
+            lambda w: transposed @ (scaled @ w) - weight * np.outer(total, total @ w), right(x)
+        )
     gram = (transposed @ scaled).toarray() - weight * np.outer(total, total)
     gram[np.diag_indices_from(gram)] += RIDGE
     factor = la.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)

@@ -11,8 +11,11 @@ from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.carried import Carried, Carrier
 from dynamics.tracking.checkpoint import Series
-from dynamics.tracking.similarity import Pairs, candidate_pairs
 from dynamics.tracking.procrustes import procrustes
+from dynamics.tracking.similarity import Pairs, candidate_pairs
+
+MEMORY = 5e8
+"""Bytes of carried directions kept, beyond the two dozen newest."""
 
 V = TypeVar("V")
 
@@ -45,9 +48,10 @@ class Carrying:
     def __init__(self, series: Series, sequence: Int[np.ndarray, " rows"]) -> None:
         self.series, self.sequence = series, sequence
         self._half = halves(sequence)
+        largest = max((checkpoint.decoder.nbytes for checkpoint in series), default=1)
         self._carriers: Kept[Carrier] = Kept(12)
-        self._carried: Kept[Carried] = Kept(64)
-        self._pairs: Kept[Pairs] = Kept(12)
+        self._carried: Kept[Carried] = Kept(max(24, int(MEMORY / (2 * largest + 1))))
+        self._pairs: Kept[Pairs] = Kept(48)
         self._rotations: Kept[Float[np.ndarray, "d_in d_in"]] = Kept(64)
 
     def carried(self, source: int, target: int) -> Carried:
@@ -56,7 +60,9 @@ class Carrying:
 
     def pairs(self, earlier: int, later: int) -> Pairs:
         """Candidate pairs of two checkpoints, by position in the series."""
-        return self._pairs.get_or_make((earlier, later), lambda: candidate_pairs(self.series[earlier], self.series[later]))
+        return self._pairs.get_or_make(
+            (earlier, later), lambda: candidate_pairs(self.series[earlier], self.series[later])
+        )
 
     def rotation(self, source: int, target: int) -> Float[np.ndarray, "d_in d_in"]:
         """The orthogonal map of the whole space from ``source`` to ``target``."""

@@ -37,6 +37,11 @@ class Checkpoint:
     def n_rows(self) -> int:
         return int(self.activations.shape[0])
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the arrays take."""
+        return int(self.activations.nbytes + self.codes.data.nbytes + self.codes.indices.nbytes)
+
 
 def fewest_rows(n_rows: int) -> int:
     """Rows a latent must fire on to be tracked: 1 in 2,000, at least 3, at most 10."""
@@ -63,12 +68,12 @@ class Series:
     Args:
         steps: the optimiser steps, ascending.
         load: makes the checkpoint at a position.
-        keep: how many checkpoints stay in memory.
+        memory: bytes of checkpoints that are kept, beyond the four nearest.
     """
 
-    def __init__(self, steps: Sequence[int], load: Callable[[int], Checkpoint], keep: int = 8) -> None:
+    def __init__(self, steps: Sequence[int], load: Callable[[int], Checkpoint], memory: float = 1.5e9) -> None:
         self.steps = list(steps)
-        self._load, self._keep = load, keep
+        self._load, self._memory = load, memory
         self._held: OrderedDict[int, Checkpoint] = OrderedDict()
 
     def __len__(self) -> int:
@@ -77,7 +82,7 @@ class Series:
     def __getitem__(self, index: int) -> Checkpoint:
         if index not in self._held:
             self._held[index] = self._load(index)
-            while len(self._held) > self._keep:
+            while len(self._held) > 4 and sum(c.n_bytes for c in self._held.values()) > self._memory:
                 self._held.popitem(last=False)
         self._held.move_to_end(index)
         return self._held[index]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from dynamics.tracking.beginnings import AFTER, BEFORE
@@ -31,7 +32,7 @@ class Division:
     date: int
     """Place of the first checkpoint at which the model keeps them apart."""
     score: float
-    """Cosine of the two surest children's carried directions before, less after the date; 0 where nothing parts."""
+    """Fall of the cosine of the two surest children's carried directions, in units of what the estimate can tell."""
     together: float
     apart: float
     kinship: float
@@ -47,7 +48,9 @@ def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     curves = _Cosines(timeline, latter)
     presence = timeline.presence(latter, former)
     able = (kin.kinship >= KINSHIP) & (kin.inside_child >= INSIDE) & (presence[kin.child] >= 0.3)
-    return [_best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))]
+    return [
+        _best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))
+    ]
 
 
 def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndarray, " family"]]:
@@ -59,6 +62,14 @@ def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndar
             yield order[start : start + min(size, CHILDREN)]
 
 
+@dataclass(frozen=True)
+class _Parting:
+    score: float
+    place: int
+    before: float
+    after: float
+
+
 class _Cosines:
     """Cosines between the carried directions of two latents of one checkpoint, over the checkpoints around it."""
 
@@ -66,6 +77,7 @@ class _Cosines:
         self.places = list(window(index, BEFORE, AFTER, len(timeline)))
         self._carried = [timeline.carried(index, s) for s in self.places]
         self._presence = [timeline.presence(index, s) for s in self.places]
+        self._blur = timeline.blur(index)
 
     def curve(self, a: int, b: int) -> Float[np.ndarray, " places"]:
         """At every place; halves are crossed, so that shared noise does not count as likeness."""
@@ -75,48 +87,41 @@ class _Cosines:
             values.append(float(np.clip(product / (c.norm[a] * c.norm[b]), -1, 1)))
         return np.array(values)
 
-    def presence(self, a: int, b: int) -> Float[np.ndarray, " places"]:
-        """The smaller presence of the two."""
-        return np.minimum([p[a] for p in self._presence], [p[b] for p in self._presence])
+    def parting(self, a: int, b: int) -> _Parting:
+        """The largest fall of the cosine of two latents, weighed with their presence before it."""
+        cosine = self.curve(a, b)
+        presence = np.minimum([p[a] for p in self._presence], [p[b] for p in self._presence])
+        best = _Parting(0.0, len(cosine) - 1, float("nan"), float("nan"))
+        for at in range(1, len(cosine)):
+            earlier = slice(max(0, at - 2), at)
+            before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
+            fall = (before - after) * min(1.0, float(presence[earlier].mean()))
+            score = fall / max(self._blur[a], self._blur[b])
+            if score > best.score:
+                best = _Parting(score, at, before, after)
+        return best
 
 
 def _best_division(
     timeline: Timeline, kin: Kin, edges: Int[np.ndarray, " family"], curves: _Cosines, between: tuple[int, int]
 ) -> Division:
-    partings = []
-    for x, y in combinations(edges, 2):
-        a, b = int(kin.child[x]), int(kin.child[y])
-        partings.append((*_parting(curves.curve(a, b), curves.presence(a, b)), x, y))
-    score, at, together, apart, x, y = max(partings, key=lambda p: p[0])
-    children = [int(kin.child[x]), int(kin.child[y])]
-    for z in edges:
-        c = int(kin.child[z])
-        if c not in children and _parting(curves.curve(children[0], c), curves.presence(children[0], c))[0] >= score / 2:
-            children.append(c)
+    child = {int(kin.child[e]): float(kin.kinship[e]) for e in edges}
+    a, b = max(combinations(child, 2), key=lambda pair: curves.parting(*pair).score)
+    parting = curves.parting(a, b)
+    others = [c for c in child if c not in (a, b) and curves.parting(a, c).score >= parting.score / 2]
     parent = int(kin.parent[edges[0]])
-    coverage, overlap = _shared_rows(timeline, between, parent, children)
+    coverage, overlap = _shared_rows(timeline, between, parent, [a, b, *others])
     return Division(
         parent=parent,
-        children=tuple(children),
-        date=curves.places[at],
-        score=score,
-        together=together,
-        apart=apart,
-        kinship=float(min(kin.kinship[x], kin.kinship[y])),
+        children=(a, b, *others),
+        date=curves.places[parting.place],
+        score=parting.score,
+        together=parting.before,
+        apart=parting.after,
+        kinship=min(child[a], child[b]),
         coverage=coverage,
         overlap=overlap,
     )
-
-
-def _parting(cosine: Float[np.ndarray, " places"], presence: Float[np.ndarray, " places"]) -> tuple[float, int, float, float]:
-    """Largest fall of the cosine, weighed with the presence before it: score, place, cosine before and after."""
-    best = (0.0, len(cosine) - 1, float("nan"), float("nan"))
-    for at in range(1, len(cosine)):
-        before, after = cosine[max(0, at - 2) : at].mean(), cosine[at : at + 2].mean()
-        score = float((before - after) * min(1.0, presence[max(0, at - 2) : at].mean()))
-        if score > best[0]:
-            best = (score, at, float(before), float(after))
-    return best
 
 
 def _shared_rows(timeline: Timeline, between: tuple[int, int], parent: int, children: list[int]) -> tuple[float, float]:
@@ -129,5 +134,5 @@ def _shared_rows(timeline: Timeline, between: tuple[int, int], parent: int, chil
     return float(covered), both / max(len(rows[0]) + len(rows[1]) - both, 1)
 
 
-def _rows(codes: object, column: int) -> Int[np.ndarray, " rows"]:
-    return codes.indices[codes.indptr[column] : codes.indptr[column + 1]]  # type: ignore[attr-defined]
+def _rows(codes: sp.csc_array, column: int) -> Int[np.ndarray, " rows"]:
+    return np.asarray(codes.indices[codes.indptr[column] : codes.indptr[column + 1]])

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from dynamics.tracking.carrying import Carrying
 from dynamics.tracking.checkpoint import Checkpoint, Series
 from dynamics.tracking.lineage import Edge, Tracks, tracks_from
-from dynamics.tracking.linking import Links, Scored, best_by, link, scored_pairs
+from dynamics.tracking.linking import Links, best_by, link, scored_pairs
 
 LONGEST_GAP = 4
 """Checkpoints from a track's last sight to its next, at most: 3 missed in between."""
@@ -62,7 +62,7 @@ def _compare(carrying: Carrying, earlier: int, later: int, threshold: float) -> 
 
 
 def decoy_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndarray, " decoys"]:
-    """Best-of-row link scores where nothing is related: the later checkpoint with its rows shifted by half the probe."""
+    """Best-of-row link scores where nothing is related: the later checkpoint's rows shifted by half the probe."""
     pair = [carrying.series[earlier], _shifted(carrying.series[later])]
     scored = scored_pairs(Carrying(Series([0, 1], pair.__getitem__), carrying.sequence), 0, 1)
     return best_by(scored.pairs.i, scored.score, pair[0].n_live)

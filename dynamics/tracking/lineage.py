@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -53,7 +54,7 @@ def tracks_from(edges: list[Edge], live: list[int]) -> Tracks:
     label = components(ends, int(start[-1]))
     order = np.unique(label, return_index=True)[1]
     number = np.argsort(np.argsort(order))[label]
-    of = [number[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
+    of = [number[a:b] for a, b in pairwise(start)]
     positions: list[list[tuple[int, int]]] = [[] for _ in range(len(order))]
     for checkpoint, tracks in enumerate(of):
         for position, track in enumerate(tracks):

@@ -70,7 +70,9 @@ def scored_pairs(carrying: Carrying, earlier: int, later: int) -> Scored:
     return Scored(pairs, np.clip(forward, -1, 1), np.clip(backward, -1, 1))
 
 
-def best_by(index: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"], size: int) -> Float[np.ndarray, " live"]:
+def best_by(
+    index: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"], size: int
+) -> Float[np.ndarray, " live"]:
     """Largest score of each latent's candidates; -1 where it has none."""
     best = np.full(size, -1.0)
     np.maximum.at(best, index, score)
@@ -95,7 +97,7 @@ def assign(scored: Scored, n_earlier: int, n_later: int, threshold: float) -> In
 
 
 def link(scored: Scored, decoys: Float[np.ndarray, " decoys"], sizes: tuple[int, int], threshold: float) -> Links:
-    """Links of two checkpoints, each with a p-value against ``decoys``: best scores of latents that have no continuation.
+    """Links of two checkpoints, each with a p-value against ``decoys``.
 
     Args:
         scored: candidates of the two checkpoints.
@@ -125,7 +127,9 @@ def link(scored: Scored, decoys: Float[np.ndarray, " decoys"], sizes: tuple[int,
     )
 
 
-def _runner_up(scored: Scored, chosen: Int[np.ndarray, " links"], sizes: tuple[int, int]) -> Float[np.ndarray, " links"]:
+def _runner_up(
+    scored: Scored, chosen: Int[np.ndarray, " links"], sizes: tuple[int, int]
+) -> Float[np.ndarray, " links"]:
     others = np.ones(len(scored.pairs), dtype=bool)
     others[chosen] = False
     i, j, score = scored.pairs.i, scored.pairs.j, scored.score

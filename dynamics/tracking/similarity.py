@@ -37,7 +37,9 @@ class Pairs:
     @property
     def overlap(self) -> Float[np.ndarray, " pairs"]:
         """Jaccard index of the two sets of firing rows."""
-        return np.asarray(1 / np.maximum(1 / np.maximum(self.inside_i, 1e-12) + 1 / np.maximum(self.inside_j, 1e-12) - 1, 1))
+        return np.asarray(
+            1 / np.maximum(1 / np.maximum(self.inside_i, 1e-12) + 1 / np.maximum(self.inside_j, 1e-12) - 1, 1)
+        )
 
 
 def candidate_pairs(earlier: Checkpoint, later: Checkpoint) -> Pairs:
@@ -131,7 +133,9 @@ def _moments(codes: sp.csc_array) -> tuple[Float[np.ndarray, " live"], Float[np.
     return mean, np.sqrt(np.maximum(square - mean**2, 1e-18))
 
 
-def _at(matrix: sp.csr_array, i: Int[np.ndarray, " pairs"], j: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+def _at(
+    matrix: sp.csr_array, i: Int[np.ndarray, " pairs"], j: Int[np.ndarray, " pairs"]
+) -> Float[np.ndarray, " pairs"]:
     """Elements of a sparse matrix, 0 where it has none."""
     if len(i) == 0:
         return np.zeros(0)

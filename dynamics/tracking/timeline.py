@@ -13,6 +13,9 @@ from dynamics.tracking.carrying import Carrying, Kept
 from dynamics.tracking.lineage import Tracks
 from dynamics.tracking.linking import Scored, scored_pairs
 
+BLUR = 0.15
+"""Difference of two presences that a feature of perfect signal shows between checkpoints for reasons of its own."""
+
 
 @dataclass(frozen=True)
 class Kin:
@@ -77,16 +80,20 @@ class Timeline:
         return np.asarray(where[self.track_of(index)])
 
     def presence(self, source: int, target: int) -> Float[np.ndarray, " live"]:
-        """How much the model at ``target`` writes for the inputs of each latent of ``source``, against its own checkpoint.
+        """How much the model at ``target`` writes for the inputs of each latent of ``source``, its own place being 1.
 
         √(⟨w¹, w²⟩ at target / ⟨w¹, w²⟩ at source) over the median of the tracks that are live at both: 1 where the
-        feature is carried as those are, 0 where nothing is. 0 where the latent's own direction cannot be told from noise.
+        feature is carried as those are, 0 where nothing is. 0 where the latent's own direction is lost in noise.
         """
         if source == target:
             return np.ones(len(self.track_of(source)))
         raw = self._raw_presence(source, target)
         median = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
         return np.asarray(np.clip(raw / median, 0, 2))
+
+    def blur(self, index: int) -> Float[np.ndarray, " live"]:
+        """What a difference of presences or cosines of each latent must be measured in: larger for rarer ones."""
+        return np.asarray(BLUR + self.carried(index, index).uncertainty)
 
     def _raw_presence(self, source: int, target: int) -> Float[np.ndarray, " live"]:
         own = self.carried(source, source).squared_norm

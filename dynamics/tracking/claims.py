@@ -1,0 +1,116 @@
+"""Everything an event could be claimed about in one series, scored alike whether or not it is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynamics.tracking.beginnings import Beginnings, beginnings
+from dynamics.tracking.divisions import Division, divisions
+from dynamics.tracking.drifting import Drifts, drifts
+from dynamics.tracking.following import Followed
+from dynamics.tracking.timeline import Timeline
+from dynamics.tracking.turning import Turns, turns
+
+KINDS = ("birth", "death", "split", "merge", "rotation", "drift")
+LOOK_BACK = 3
+"""Checkpoints before a latent's first sight at which its parent is looked for."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A division and the places between which it was seen, in reading order."""
+
+    former: int
+    latter: int
+    division: Division
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is tested for one kind of event: live latents (births … rotations) or tracks (drift)."""
+
+    checkpoint: Int[np.ndarray, " units"]
+    """Position in the series."""
+    position: Int[np.ndarray, " units"]
+    """Among the live latents there."""
+    score: Float[np.ndarray, " units"]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The scores of one series; births and splits are read forwards, deaths and merges backwards."""
+
+    forward: Timeline
+    backward: Timeline
+    births: dict[int, Beginnings]
+    deaths: dict[int, Beginnings]
+    splits: list[Family]
+    merges: list[Family]
+    turns: dict[int, Turns]
+    drifts: Drifts
+
+    def units(self, kind: str) -> Units:
+        """All candidates of a kind, whatever is concluded of them."""
+        if kind in ("birth", "death"):
+            timeline, found = (self.forward, self.births) if kind == "birth" else (self.backward, self.deaths)
+            return _units((timeline.place(k), np.arange(len(b.score)), b.score) for k, b in found.items())
+        if kind in ("split", "merge"):
+            timeline, families = (self.forward, self.splits) if kind == "split" else (self.backward, self.merges)
+            return _units(
+                (timeline.place(k), np.arange(len(s)), s) for k, s in _child_scores(timeline, families).items()
+            )
+        if kind == "rotation":
+            return _units((k, t.j, t.score) for k, t in self.turns.items())
+        starts = [self.forward.tracks.first(int(t)) for t in self.drifts.track]
+        places = np.array(starts, dtype=np.int64).reshape(-1, 2)
+        return Units(places[:, 0], places[:, 1], self.drifts.score)
+
+
+def claims(followed: Followed) -> Claims:
+    """Scores every candidate of a series."""
+    forward = Timeline(followed.carrying, followed.tracks)
+    backward = forward.flipped()
+    length = len(forward)
+    return Claims(
+        forward=forward,
+        backward=backward,
+        births={k: beginnings(forward, k) for k in range(1, length)},
+        deaths={k: beginnings(backward, k) for k in range(1, length)},
+        splits=families(forward),
+        merges=families(backward),
+        turns={k: turns(forward, k - 1, k) for k in range(1, length)},
+        drifts=drifts(forward),
+    )
+
+
+def families(timeline: Timeline) -> list[Family]:
+    """Every division between checkpoints at most ``LOOK_BACK`` apart."""
+    return [
+        Family(former, latter, division)
+        for latter in range(1, len(timeline))
+        for former in range(max(0, latter - LOOK_BACK), latter)
+        for division in divisions(timeline, former, latter)
+    ]
+
+
+def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " live"]]:
+    """The best division score of every live latent as a child; 0 for those that are in no family."""
+    best = {k: np.zeros(len(timeline.track_of(k))) for k in range(1, len(timeline))}
+    for family in found:
+        for child in family.division.children[:2]:
+            best[family.latter][child] = max(best[family.latter][child], family.division.score)
+    return best
+
+
+def _units(parts: Iterable[tuple[int, Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]) -> Units:
+    listed = list(parts)
+    none = np.zeros(0, np.int64)
+    return Units(
+        np.concatenate([none, *(np.full(len(score), place) for place, _, score in listed)]).astype(np.int64),
+        np.concatenate([none, *(position for _, position, _ in listed)]).astype(np.int64),
+        np.concatenate([np.zeros(0), *(score for *_, score in listed)]),
+    )

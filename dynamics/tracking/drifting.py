@@ -1,0 +1,54 @@
+"""Slow drift: the angle a feature has turned by over its whole track, beyond what unchanged features show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynamics.tracking.timeline import Timeline
+from dynamics.tracking.turning import turns
+
+SHORTEST = 3
+"""Fewest checkpoints from a track's first to its last over which drift is judged."""
+
+
+@dataclass(frozen=True)
+class Drifts:
+    """Of every track that lasts: how far it turned from its first to its last checkpoint."""
+
+    track: Int[np.ndarray, " tracks"]
+    first: Int[np.ndarray, " tracks"]
+    last: Int[np.ndarray, " tracks"]
+    angle: Float[np.ndarray, " tracks"]
+    """Degrees in the model, the turn of the whole space taken out."""
+    usual: Float[np.ndarray, " tracks"]
+    """Median over the tracks with the same first and last checkpoint."""
+    score: Float[np.ndarray, " tracks"]
+
+
+def drifts(timeline: Timeline) -> Drifts:
+    """Drift of all tracks of a series, read forwards."""
+    columns: list[list[float]] = [[], [], [], [], [], []]
+    ends = {t: (timeline.tracks.first(t), timeline.tracks.last(t)) for t in range(len(timeline.tracks))}
+    spans = sorted({(a[0], b[0]) for a, b in ends.values() if b[0] - a[0] >= SHORTEST})
+    for first, last in spans:
+        found = turns(timeline, first, last)
+        tracks = timeline.track_of(first)[found.i]
+        spanning = np.array([ends[t][0][0] == first and ends[t][1][0] == last for t in tracks], dtype=bool)
+        for column, values in zip(
+            columns,
+            (
+                tracks,
+                np.full(len(tracks), first),
+                np.full(len(tracks), last),
+                found.angle,
+                np.full(len(tracks), found.usual),
+                found.score,
+            ),
+            strict=True,
+        ):
+            column.extend(values[spanning])
+    track, first_, last_, angle, usual, score = (np.array(c) for c in columns)
+    return Drifts(track.astype(np.int64), first_.astype(np.int64), last_.astype(np.int64), angle, usual, score)

@@ -1,0 +1,217 @@
+"""From scored candidates to events: what is claimed, on what evidence, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dynamics.tracking.calibration import p_values, q_values, smallest_p
+from dynamics.tracking.claims import KINDS, Claims, Family, Units
+from dynamics.tracking.following import Followed
+from dynamics.tracking.lineage import Edge, tracks_from
+from dynamics.tracking.timeline import Timeline
+
+ACCEPT = 0.1
+"""q-value up to which a split or merge also cuts the tracks that it joins."""
+OVERLAP = 0.5
+"""Jaccard index of two children's rows above which they are one feature twice."""
+COVERAGE = 0.5
+"""Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
+
+Place = tuple[int, int]
+"""(position in the series, position among the live latents there)."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One candidate for an event; ``reason`` says why it is none, whatever its q."""
+
+    kind: str
+    date: int
+    """Position in the series of the first checkpoint of the new state."""
+    parents: tuple[Place, ...]
+    children: tuple[Place, ...]
+    score: float
+    evidence: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Error control of each kind of event against the pooled null candidates."""
+
+    null: dict[str, np.ndarray]
+    tests: dict[str, int]
+
+    @classmethod
+    def of(cls, chain: Claims, nulls: list[Claims]) -> Calibration:
+        """From the chain's candidates and those of every null series."""
+        scores = {k: np.concatenate([np.zeros(0), *(n.units(k).score for n in nulls)]) for k in KINDS}
+        return cls(scores, {k: len(chain.units(k).score) for k in KINDS})
+
+    def judged(self, events: list[Event]) -> list[Event]:
+        """The events of one kind with p- and q-values; those with a reason against them are tested, never counted."""
+        if not events:
+            return events
+        kind = events[0].kind
+        p = p_values(np.array([e.score for e in events]), self.null[kind])
+        open_ = np.array([e.reason is None for e in events])
+        q = np.ones(len(events))
+        q[open_] = q_values(p[open_], self.tests[kind])
+        q[~open_] = np.minimum(1, p[~open_] * max(self.tests[kind], 1))
+        return [replace(e, p_value=float(a), q_value=float(b)) for e, a, b in zip(events, p, q, strict=True)]
+
+    def smallest_q(self, kind: str) -> float:
+        """The smallest q-value that a single event of a kind could have."""
+        return min(1.0, smallest_p(self.null[kind]) * max(self.tests[kind], 1))
+
+
+def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[Event]:
+    """One candidate for each parent's track: its best family with a child that begins there."""
+    best: dict[int, tuple[float, Event]] = {}
+    for family in found:
+        latter, division = family.latter, family.division
+        starts = timeline.starts(latter)
+        if not any(starts[c] for c in division.children):
+            continue
+        track = int(timeline.track_of(family.former)[division.parent])
+        if track not in best or division.score > best[track][0]:
+            best[track] = (division.score, _division_event(kind, timeline, family))
+    return [event for _, event in best.values()]
+
+
+def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:
+    d = family.division
+    parent: tuple[Place, ...] = ((timeline.place(family.former), d.parent),)
+    children = tuple((timeline.place(family.latter), c) for c in d.children)
+    before, after = (children, parent) if timeline.backwards else (parent, children)
+    evidence = {
+        "together": d.together,
+        "apart": d.apart,
+        "kinship": d.kinship,
+        "coverage": d.coverage,
+        "overlap": d.overlap,
+    }
+    return Event(kind, _date(timeline, d.date), before, after, d.score, evidence, _division_reason(timeline, family))
+
+
+def _division_reason(timeline: Timeline, family: Family) -> str | None:
+    d = family.division
+    if d.overlap > OVERLAP:
+        return "duplicate"
+    if d.coverage < COVERAGE * _usual_coverage(timeline, family):
+        return "children fire on too few of the parent's rows"
+    return None
+
+
+def _usual_coverage(timeline: Timeline, family: Family) -> float:
+    """Median share of a latent's rows on which its continuation fires."""
+    kin = timeline.kin(family.former, family.latter)
+    follows = timeline.position_at(family.former, family.latter)[kin.parent] == kin.child
+    return float(np.median(kin.inside_parent[follows])) if follows.any() else 1.0
+
+
+def _date(timeline: Timeline, place: int) -> int:
+    """First checkpoint of the new state: read backwards, the one after the last of the old."""
+    return timeline.place(place) + (1 if timeline.backwards else 0)
+
+
+def cut(followed: Followed, events: list[Event]) -> Followed:
+    """Tracks that end where they split and begin where they merge.
+
+    A link joins a parent to at most one of its children; where a division is accepted it is cut at its date.
+    """
+    cuts: set[Place] = set()
+    for event in events:
+        for parent in event.parents:
+            for child in event.children:
+                cuts |= _crossing(followed, parent, child, event.date)
+    edges = []
+    for step in (*followed.steps, *followed.gaps):
+        keep = np.array([(step.earlier, int(i)) not in cuts for i in step.links.i], dtype=bool)
+        edges.append(Edge(step.earlier, step.later, step.links.i[keep], step.links.j[keep]))
+    live = [len(of) for of in followed.tracks.of]
+    return replace(followed, tracks=tracks_from(edges, live))
+
+
+def _crossing(followed: Followed, parent: Place, child: Place, date: int) -> set[Place]:
+    """The latent before the link that carries a parent's track over the date, where it leads to the child."""
+    of = followed.tracks.of
+    if of[parent[0]][parent[1]] != of[child[0]][child[1]]:
+        return set()
+    before = [
+        p for p in followed.tracks.positions[of[parent[0]][parent[1]]] if parent[0] <= p[0] < max(date, parent[0] + 1)
+    ]
+    return {before[-1]}
+
+
+def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> list[Event]:
+    """One candidate for every track that begins (births) or ends (deaths) inside the series."""
+    timeline, found = (claims.forward, claims.births) if kind == "birth" else (claims.backward, claims.deaths)
+    events = []
+    for k, b in found.items():
+        follows = timeline.following(k) >= 0
+        for n in np.flatnonzero(timeline.starts(k)):
+            here = (timeline.place(k), int(n))
+            reason = excluded.get(here) or _beginning_reason(timeline, k, bool(follows[n]), here)
+            evidence = {"presence_before": float(b.before[n]), "presence_after": float(b.after[n])}
+            if timeline.backwards:
+                evidence = {"presence_before": float(b.after[n]), "presence_after": float(b.before[n])}
+            sides: tuple[tuple[Place, ...], tuple[Place, ...]] = ((here,), ()) if timeline.backwards else ((), (here,))
+            events.append(Event(kind, _date(timeline, int(b.date[n])), *sides, float(b.score[n]), evidence, reason))
+    return events
+
+
+def _beginning_reason(timeline: Timeline, k: int, follows: bool, here: Place) -> str | None:
+    if follows or len(timeline.tracks.positions[timeline.tracks.of[here[0]][here[1]]]) > 1:
+        return None
+    return "seen at one checkpoint only"
+
+
+def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
+    """A candidate for every link whose feature turned further than one in twenty of the null's."""
+    events = []
+    for k, t in claims.turns.items():
+        p = tested(Units(np.full(len(t.j), k), t.j, t.score))
+        for n in np.flatnonzero(p <= 0.05):
+            evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual}
+            parent, child = (k - 1, int(t.i[n])), (k, int(t.j[n]))
+            events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence))
+    return events
+
+
+def drift_events(claims: Claims, rotations: list[Event], tested: Callable[[Units], np.ndarray]) -> list[Event]:
+    """A candidate for every track that turned further than one in twenty of the null's, unless it did so at once."""
+    d, tracks = claims.drifts, claims.forward.tracks
+    at_once: dict[int, float] = {}
+    for event in rotations:
+        if event.q_value is not None and event.q_value <= ACCEPT:
+            place, position = event.children[0]
+            track = int(tracks.of[place][position])
+            at_once[track] = max(at_once.get(track, 0.0), event.evidence["angle"] - event.evidence["usual_angle"])
+    events = []
+    for n in np.flatnonzero(tested(Units(d.first, d.track, d.score)) <= 0.05):
+        track = int(d.track[n])
+        reason = "turned at once" if at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n]) else None
+        evidence = {"angle": float(d.angle[n]), "usual_angle": float(d.usual[n])}
+        ends = (tracks.first(track),), (tracks.last(track),)
+        events.append(Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, reason))
+    return events
+
+
+def dormancy_events(followed: Followed) -> list[Event]:
+    """Every link over missed checkpoints: away, not dead and born again."""
+    events = []
+    for gap in followed.gaps:
+        for n in range(len(gap.links)):
+            parent, child = (gap.earlier, int(gap.links.i[n])), (gap.later, int(gap.links.j[n]))
+            if followed.tracks.of[parent[0]][parent[1]] == followed.tracks.of[child[0]][child[1]]:
+                evidence = {"link_p_value": float(gap.links.p_value[n])}
+                events.append(
+                    Event("dormancy", gap.earlier + 1, (parent,), (child,), float(gap.links.score[n]), evidence)
+                )
+    return events
