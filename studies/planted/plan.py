@@ -295,9 +295,9 @@ def zipf_densities(config: WorldConfig, count: int) -> Floats:
     low, high = 1e-6, 1e6
     for _ in range(200):
         middle = np.sqrt(low * high)
-        enough = _densities(config, middle * falls).sum() >= config.active
+        enough = _densities(config, np.asarray(middle * falls)).sum() >= config.active
         low, high = (low, middle) if enough else (middle, high)
-    return _densities(config, low * falls)
+    return _densities(config, np.asarray(low * falls))
 
 
 def _densities(config: WorldConfig, falls: Floats) -> Floats:
