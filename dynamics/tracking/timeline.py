@@ -98,7 +98,7 @@ class Timeline:
     def _raw_presence(self, source: int, target: int) -> Float[np.ndarray, " live"]:
         own = self.carried(source, source).squared_norm
         there = self.carried(source, target).squared_norm
-        return np.sqrt(np.maximum(there, 0) / np.where(own > 0, own, np.inf))
+        return np.asarray(np.sqrt(np.maximum(there, 0) / np.where(own > 0, own, np.inf)))
 
     def _usual(self, source: int, target: int, raw: Float[np.ndarray, " live"]) -> float:
         going_on = self.position_at(source, target) >= 0
