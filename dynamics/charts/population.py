@@ -31,6 +31,8 @@ def population(run: History, site: str) -> Any:
     rows = source.rows(POPULATION, site=source.site(site))
     if not rows:
         return sentence(f"No checkpoint of {site} has been tracked yet.", f"Population of {site}", source.text)
+    if len(rows) == 1:
+        return sentence("Births and deaths need two tracked checkpoints; there is one.", _message(rows), source.text)
     axis = StepAxis.over(row["step"] for row in rows)
     merged = axis.merged(MARKS // 12)
     drawn = grouped(rows, merged, _COUNTED)

@@ -15,7 +15,7 @@ select step, arm, seed, fvu, l0, dead, restarted
 from saes where site = $site and arm in ('chain', 'seed') order by step, arm, seed
 """
 _PANELS = (
-    ("fvu", "FVU (share of variance)", ".2~f"),
+    ("fvu", "FVU (share of variance)", ".3~g"),
     ("l0", "L0 (latents per row)", ".4~g"),
     ("dead", "dead latents", ".0%"),
 )
@@ -59,12 +59,9 @@ def _message(rows: list[Row], chain: list[Row]) -> str:
     if last["fvu"] is None:
         return f"{count(len(chain), 'dictionary', 'dictionaries')}, the last without a measured error"
     said = f"The last dictionary leaves {last['fvu']:.0%} of the variance unexplained"
+    seeded = {row["step"] for row in rows if row["arm"] == "seed" and row["fvu"] is not None}
+    own = [row["fvu"] for row in chain if row["fvu"] is not None and row["step"] in seeded]
     seeds = [row["fvu"] for row in rows if row["arm"] == "seed" and row["fvu"] is not None]
-    own = [
-        row["fvu"]
-        for row in chain
-        if row["fvu"] is not None and any(row["step"] == r["step"] for r in rows if r["arm"] == "seed")
-    ]
     if not seeds or not own:
         return said
     difference = sum(own) / len(own) - sum(seeds) / len(seeds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -63,6 +64,8 @@ def literal(value: str | int | float) -> str:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Decimal):  # what DuckDB's sum of integers comes back as
+        return int(value) if value == int(value) else float(value)
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None

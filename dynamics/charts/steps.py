@@ -42,14 +42,14 @@ class StepAxis:
         first, last = self.steps[0], self.steps[-1]
         return len(self.steps) > 3 and self.steps[len(self.steps) // 2] - first < (last - first) / 4
 
-    def place(self, step: float) -> float:
+    def place(self, step: int) -> float:
         """Pixels from the left edge of the plot."""
         first, last = self._moved(self.steps[0]), self._moved(self.steps[-1])
         share = 0.5 if first == last else (self._moved(step) - first) / (last - first)
         return PADDING + share * (WIDTH - 2 * PADDING)
 
-    def _moved(self, step: float) -> float:
-        return math.log1p(step / self.first_positive) if self.logarithmic else step
+    def _moved(self, step: int) -> float:
+        return math.log1p(step / self.first_positive) if self.logarithmic else float(step)
 
     def x(self, field: str = "step", *, labels: bool = True) -> alt.X:
         """The encoding; ``labels=False`` for all panels but the lowest."""

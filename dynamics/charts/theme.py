@@ -106,15 +106,18 @@ def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def values(rows: list[dict[str, Any]]) -> Any:
-    """Rows as inline data; no column types are guessed, so every encoding names its own."""
-    return alt.InlineData(values=rows)
+    """Rows as inline data; no column types are guessed, so every encoding names its own.
+
+    A tuple, since Altair copies a list row by row at every step of building a chart.
+    """
+    return {"values": tuple(rows)}
 
 
 def note(
     text: str,
     *,
-    x: float,
-    y: float,
+    x: int | float,
+    y: int | float,
     colour: str = SOFT,
     align: Literal["left", "center", "right"] = "left",
     bold: bool = False,

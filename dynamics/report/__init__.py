@@ -38,15 +38,15 @@ def report(run: History, path: str | Path) -> Path:
     return target
 
 
-def html(run: History) -> str:
-    """The page as a string."""
+def html(run: History, limit: int = LIMIT) -> str:
+    """The page as a string, of at most ``limit`` bytes beside the drawing library where charts can be left out."""
     sites = list(run.sites())
     name = run.path.resolve().name
-    page = Page(LIMIT)
+    page = Page(limit)
     summary = summarise(Source(run), sites)
     _head(page, name, summary)
     if len(sites) > 1:
-        page.chart(charts.events(run), "dynamics.charts.events(run)", LIMIT // 4)
+        page.chart(charts.events(run), "dynamics.charts.events(run)", limit // 4)
     tracked = {row["site"] for row in summary.sites}
     room = page.left // max(1, len(sites)) - 200
     for site in sites:

@@ -30,7 +30,7 @@ class Page:
     def chart(self, chart: Any, name: str, room: int) -> int:
         """The chart, or where it needs more than ``room`` bytes the sentence how to draw it; returns the bytes used."""
         before = self.left
-        spec = chart.to_dict()
+        spec = chart.to_dict(validate=False)  # the schema was checked while the chart was built; again takes seconds
         sql = spec.pop("usermeta", {}).get("sql", "")
         spec.get("config", {})["padding"] = 4
         data = json.dumps(spec, separators=(",", ":"), ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")

@@ -82,12 +82,14 @@ def _facts(run: Row, sites: list[str]) -> str:
 
 
 def _sum(totals: list[Row], name: str) -> float:
-    return sum(row[name] or 0 for row in totals)
+    return float(sum(row[name] or 0 for row in totals))
 
 
 def _events(totals: list[Row], level: float) -> list[str]:
     if not totals:
         return ["Nothing has been tracked yet, so there is nothing to say about features."]
+    if max(row["checkpoints"] for row in totals) < 2:
+        return ["Only one checkpoint has been tracked: births, deaths and every other event need two."]
     seen = {kind: int(_sum(totals, kind)) for kind in VERBS}
     if not any(seen.values()):
         return [f"No event stands above retraining noise at q ≤ {level:g}."]
