@@ -26,6 +26,7 @@ from dynamics.files import (
     tracking_record,
 )
 from dynamics.files.commits import COMMIT
+from dynamics.store.queries import sentence
 from dynamics.store.text import surroundings, varchar
 
 TRACKED = (
@@ -195,10 +196,15 @@ def columns(records: Iterable[Any], names: Iterable[str]) -> pa.Table:
 
 
 def insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, **constant: object) -> None:
-    """Add ``rows`` to ``raw.<name>`` by column name; ``constant`` gives columns that are the same in every row."""
+    """Add ``rows`` to ``raw.<name>`` by column name; ``constant`` gives columns that are the same in every row.
+
+    Raises:
+        ValueError: if the table has no such columns, or cannot hold their values.
+    """
     fixed = "".join(f"${column} as {column}, " for column in constant)
     connection.register("incoming", rows)
     try:
         connection.execute(f"insert into raw.{name} by name select {fixed}* from incoming", constant)
-    finally:
-        connection.unregister("incoming")
+    except (duckdb.BinderException, duckdb.ConversionException, duckdb.ConstraintException) as error:
+        raise ValueError(f"the rows do not fit into raw.{name}: {sentence(error)}") from None
+    connection.unregister("incoming")

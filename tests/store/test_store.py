@@ -1,0 +1,287 @@
+"""Publishing: complete, the same by any road, and never in anybody's way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from dynamics.files import DamagedError, RunDirectory, write_level, write_tracking
+from dynamics.store import build, connect, database, publish, query, rows
+from dynamics.store.rows import TRACKED
+
+AddStep = Callable[[int], None]
+
+
+def content(run: RunDirectory) -> dict[str, list[str]]:
+    """Every row of every table, in an order that does not depend on how they came in."""
+    with connect(run) as connection:
+        names = connection.execute("select table_name from duckdb_tables() where schema_name = 'raw'").fetchall()
+        tables = {name: f"from raw.{name}" for (name,) in names}
+        tables["meta"] += " where key <> 'published_at'"
+        return {name: sorted(map(repr, connection.execute(sql).fetchall())) for name, sql in tables.items()}
+
+
+def test_adding_step_by_step_gives_what_building_gives(run: RunDirectory, add_step: AddStep) -> None:
+    for step in (0, 100, 50, 7):
+        add_step(step)
+        assert publish(run)
+    added = content(run)
+    build(run)
+    assert content(run) == added
+    filled = {name for name, rows in added.items() if rows}
+    assert filled == {
+        *("meta", "published", "notes", "checkpoints", "snapshots", "geometry", "probe_rows", "row_masks"),
+        *("saes", "latents", "contexts", "event_candidates", "feature_history"),
+    }
+
+
+def test_nothing_new_is_not_published(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    assert publish(run)
+    before = run.history.stat()
+    assert not publish(run)
+    assert run.history.stat() == before
+
+
+def test_a_run_without_anything_has_empty_views(run: RunDirectory) -> None:
+    assert publish(run)
+    for name in query(run, "show tables").column("name").to_pylist():
+        expected = 1 if name in ("timeline", "level") else 0
+        assert query(run, f"from {name}").num_rows == expected, name
+
+
+def test_only_what_is_new_is_read(run: RunDirectory, add_step: AddStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_step(0)
+    publish(run)
+    add_step(1)
+    read: list[int] = []
+    load = rows.load_latents
+    monkeypatch.setattr(rows, "load_latents", lambda run, record: (read.append(record.step), load(run, record))[1])
+    publish(run)
+    assert set(read) == {1}
+
+
+def test_a_new_tracking_takes_the_place_of_the_old(run: RunDirectory, add_step: AddStep) -> None:
+    for step in range(4):  # the first results are removed from the disk meanwhile
+        add_step(step)
+        publish(run)
+    assert query(run, "select count(*) as n from feature_history").to_pylist() == [{"n": 2 * 4 * 3}]
+    notes = query(run, "from notes").to_pylist()
+    assert [(row["stage"], row["note"][:15]) for row in notes] == [("tracking", "tracked 4 steps")] * 2
+
+
+def test_views_join_what_belongs_together(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(5)
+    publish(run)
+    assert query(run, "select step, loss from checkpoints").to_pylist() == [{"step": 5, "loss": 1 / 6}]
+    assert set(query(run, "select scale from snapshots").column("scale").to_pylist()) == {6.5}
+    tracks = query(run, "select distinct arm, latent, track from latents where latent = 2 order by arm").to_pylist()
+    assert [(row["arm"], row["track"]) for row in tracks] == [("chain", 102), ("null", None)]
+    (context,) = query(run, "from contexts where latent = 2 and site = 'blocks.0.mlp'").to_pylist()
+    assert (context["track"], context["text"], context["before"]) == (102, "\u202ertl", "")
+    assert (run.path / query(run, "from saes").column("path")[0].as_py()).is_file()
+    assert (run.path / query(run, "from snapshots").column("path")[0].as_py()).is_file()
+
+
+def test_the_level_decides_what_is_published(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(5)
+    publish(run)
+    assert query(run, "from events").column("event").to_pylist() == ["e1", "e1"]
+    write_level(run, 0.3)
+    assert publish(run)
+    assert query(run, "from events").num_rows == 4
+    write_level(run, 0.001)
+    publish(run)
+    reasons = query(run, "select distinct published, reason from event_candidates").to_pylist()
+    assert reasons == [{"published": False, "reason": "q"}]
+
+
+def test_hostile_text_arrives(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    rows = query(run, 'select text, "before", "after" from raw.probe_rows order by row').to_pylist()
+    assert [row["text"] for row in rows] == ["the ", "\0 nul", "half \ufffd", "\u202ertl", "😀", "</script>"]
+    assert rows[1] == {"text": "\0 nul", "before": "the ", "after": "half \ufffd"}
+
+
+def test_rows_whose_files_are_gone_go_too(run: RunDirectory, add_step: AddStep) -> None:
+    for step in (0, 1):
+        add_step(step)
+    publish(run)
+    shutil.rmtree(run.snapshots() / "step_00000001")
+    assert publish(run)
+    assert query(run, "from checkpoints").column("step").to_pylist() == [0]
+    assert not list(run.path.glob("*.bad-*"))
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    middle = len(whole) // 2
+    return [b"", b"no database", whole[:5000], b"\0" * len(whole), b"\0" * 4096 + whole[4096:], whole[:middle]]
+
+
+def test_a_damaged_history_is_kept_aside_and_made_anew(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    good, before = run.history.read_bytes(), content(run)
+    for number, bad in enumerate(damaged(good), start=1):
+        run.history.write_bytes(bad)
+        assert publish(run)
+        assert content(run) == before
+        assert len(list(run.path.glob("history.duckdb.bad-*"))) == number
+
+
+def test_a_history_with_other_tables_is_made_anew(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    before = content(run)
+    with database.writer(run.history) as connection:
+        connection.execute("update raw.meta set value = 'older' where key = 'tables'; drop view events")
+    assert publish(run)
+    assert content(run) == before
+    assert query(run, "from events").num_rows == 2
+
+
+def test_a_newer_history_is_left_alone(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    with database.writer(run.history) as connection:
+        connection.execute("update raw.meta set value = '99' where key = 'format'")
+    before = run.history.read_bytes()
+    for make in (publish, build):
+        with pytest.raises(RuntimeError, match=r"newer version \(format 99.*pip install -U dynamics"):
+            make(run)
+    assert run.history.read_bytes() == before
+
+
+def test_a_damaged_file_leaves_the_history_as_it_was(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    before = run.history.read_bytes()
+    add_step(1)
+    next(run.saes("blocks.0.mlp").glob("chain/step_00000001*/latents.parquet")).write_bytes(b"")
+    for make in (publish, build):
+        with pytest.raises(DamagedError, match=r"latents\.parquet is damaged"):
+            make(run)
+    assert run.history.read_bytes() == before
+    assert not list(run.path.glob(".history-*"))
+
+
+def test_a_full_disk_leaves_the_history_as_it_was(
+    run: RunDirectory, add_step: AddStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_step(0)
+    publish(run)
+    before = run.history.read_bytes()
+    add_step(1)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("shutil.copyfile", "dynamics.store.store.put_in_place"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(OSError, match="No space left"):
+                publish(run)
+    assert run.history.read_bytes() == before
+    assert not list(run.path.glob(".history-*"))
+    assert publish(run)
+
+
+def test_what_a_killed_writer_left_is_removed(run: RunDirectory, add_step: AddStep) -> None:
+    for name in (".history-dead.duckdb", ".history-dead.duckdb.wal"):
+        (run.path / name).write_bytes(b"half")
+    add_step(0)
+    publish(run)
+    assert not list(run.path.glob(".history-*"))
+    assert not list(run.path.glob("*.wal"))
+
+
+def test_older_duckdbs_can_read_the_file(run: RunDirectory) -> None:
+    publish(run)
+    with connect(run) as connection:
+        (tags,) = connection.execute("select tags from duckdb_databases() where database_name = 'history'").fetchone()  # type: ignore[misc]
+    assert tags["storage_version"].startswith("v1.2.0")
+
+
+def test_columns_that_no_table_has_are_an_error(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    write_tracking(run, "blocks.0.mlp", "other", {"links": pa.table({"nonsense": [1]})}, [])
+    with pytest.raises(ValueError, match=r"do not fit into raw\.links: .*nonsense"):
+        publish(run)
+    write_tracking(run, "blocks.0.mlp", "another", {"lonks": pa.table({"nonsense": [1]})}, [])
+    with pytest.raises(ValueError, match="tables that there are no columns for: lonks"):
+        publish(run)
+
+
+def test_every_tracking_table_is_in_the_schema(run: RunDirectory) -> None:
+    publish(run)
+    with connect(run) as connection:
+        for name in TRACKED:
+            columns = connection.execute(f"describe raw.{name}").fetchall()
+            assert [column[0] for column in columns[:2]] == ["branch", "site"]
+
+
+READER = """
+import sys, time
+from dynamics.files import RunDirectory
+from dynamics.store import connect
+run, seen = RunDirectory.open(sys.argv[1]), []
+print("reading", flush=True)
+while not (run.path / "stop").exists():
+    with connect(run) as connection:
+        count = lambda sql: connection.execute(sql).fetchall()[0][0]
+        steps = count("select count(*) from checkpoints")
+        assert count("select count(*) from latents") == steps * 2 * 3 * 3, "latents of another state"
+        assert count("select count(*) from feature_history") == steps * 2 * 3, "tracks of another state"
+        assert not seen or steps >= seen[-1], "went back"
+        seen.append(steps)
+print(len(seen), len(set(seen)), seen[-1])
+"""
+
+
+def test_a_reader_sees_whole_states_and_no_lock_while_others_publish(run: RunDirectory, add_step: AddStep) -> None:
+    add_step(0)
+    publish(run)
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(run.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        with connect(run) as open_all_along:
+            for step in range(1, 31):
+                add_step(step)
+                publish(run)
+            assert open_all_along.execute("select count(*) from checkpoints").fetchall() == [(1,)]
+        (run.path / "stop").touch()
+        told, errors = reader.communicate(timeout=60)
+    assert errors == ""
+    reads, states, last = map(int, told.split())
+    assert reads >= states >= 3
+    assert last in (30, 31)
+
+
+def test_a_path_published_again_is_seen_in_the_same_process(run: RunDirectory, add_step: AddStep) -> None:
+    publish(run)
+    with connect(run) as before, duckdb.connect(str(run.history), read_only=True) as bare:
+        add_step(0)
+        publish(run)
+        assert query(run, "from checkpoints").num_rows == 1
+        assert before.execute("from checkpoints").fetchall() == bare.execute("from checkpoints").fetchall() == []
+
+
+def test_the_history_does_not_grow_without_end(run: RunDirectory, add_step: AddStep) -> None:
+    sizes: list[int] = []
+    for step in range(12):
+        add_step(step)
+        publish(run)
+        sizes.append(os.path.getsize(run.history))
+    build(run)
+    assert sizes[-1] < 3 * Path(run.history).stat().st_size
