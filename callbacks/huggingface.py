@@ -75,7 +75,7 @@ class FeatureTracker(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Looks where a scheduled step was passed."""
         if self._recorder is not None:
-            logged = state.log_history[-1].get("loss") if state.log_history else None
+            logged = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
 

@@ -339,7 +339,8 @@ def _distributed() -> bool:
 
 
 def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6)) if n_bytes >= s), ("kB", 1e3))
+    return f"{n_bytes / scale:,.1f} {unit}"
 
 
 def _show_messages() -> None:

@@ -112,7 +112,7 @@ def test_the_size_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_too_little_disk_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
-    with pytest.warns(RecorderWarning, match="has 0.0 MB free, but the snapshots will take"):
+    with pytest.warns(RecorderWarning, match="has 0.1 kB free, but the snapshots will take"):
         recorder_of(tmp_path).prepare(model_of())
 
 
