@@ -19,10 +19,16 @@ from dynamics.sae.selection import positive_codes, strongest_codes
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises from zero."""
-DECAY = 0.3
+DECAY = 0.6
 """Share of the steps, the last ones, over which it falls to zero."""
-CHECKS = 20
-"""How often dead latents are looked for, evenly over the steps before the decay."""
+BETAS = (0.9, 0.99)
+"""Adam's. A second moment of the last hundred steps found more of planted rare features than the usual thousand."""
+LOOKS, LOOKING = 10, 0.5
+"""Dead latents are looked for this often, evenly over this share of the steps: what is revived needs time to settle."""
+RARELY = 1e-4
+"""A latent that fired on a smaller share of the rows since the last look counts as dead."""
+SHARPENINGS = 3
+"""Rounds in which a revived direction is turned towards what many errors share, and away from one row's noise."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +129,14 @@ class _Trainer:
         self.b_enc, self.decoder, self.b_dec = sae.b_enc.clone(), sae.W_dec.clone(), sae.b_dec.clone()
         self.rate = config.learning_rate or default_learning_rate(sae.n_latents)
         self.parameters = [self.encoder, self.b_enc, self.decoder, self.b_dec]
-        self.adam = torch.optim.Adam(self.parameters, lr=self.rate, fused=True)
-        self.fired = np.zeros(sae.n_latents, bool)
+        self.adam = torch.optim.Adam(self.parameters, lr=self.rate, betas=BETAS, fused=True)
+        self.firings, self.seen = np.zeros(sae.n_latents, np.int64), 0
         self.revived = 0
         self.losses: list[float] = []
 
     def run(self, on_step: Callable[[int], None] | None) -> tuple[SparseAutoencoder, TrainingLog]:
         order = _batches(len(self.x), self.batch, self.generator)
-        looks = set(np.linspace(0, self.steps * (1 - DECAY), CHECKS + 1, dtype=int)[1:].tolist())
+        looks = set(np.linspace(0, self.steps * LOOKING, LOOKS + 1, dtype=int)[1:].tolist())
         diverged = False
         for step in range(self.steps):
             diverged = not self._step(self.x[next(order)], _schedule(step, self.steps) * self.rate)
@@ -146,7 +152,8 @@ class _Trainer:
         """One optimiser step; False, with nothing changed, if a number overflowed."""
         codes = self._codes(x)
         error, by_code = self._errors(x, codes)
-        self.fired[codes.indices[codes.data > 0]] = True
+        self.firings += np.bincount(codes.indices[codes.data > 0], minlength=len(self.firings))
+        self.seen += len(x)
         loss = float(error.square().sum()) / x.numel()
         gradients = self._gradients(x, codes, error, by_code)
         if not all(bool(torch.isfinite(gradient.sum())) for gradient in gradients):
@@ -189,29 +196,34 @@ class _Trainer:
         return [encoder, latents, decoder, b_dec]
 
     def _revive(self) -> None:
-        """Start latents that have not fired since the last look anew, towards what is badly reconstructed."""
-        dead = torch.from_numpy(~self.fired).nonzero().squeeze(1)
-        self.fired[:] = False
+        """Start latents that hardly fired since the last look anew, towards what is badly reconstructed."""
+        dead = torch.from_numpy(self.firings < RARELY * self.seen).nonzero().squeeze(1)
+        self.firings[:], self.seen = 0, 0
         if len(dead) == 0:
             return
-        rows = torch.randint(len(self.x), (4 * self.batch,), generator=self.generator)
-        x = self.x[rows]
+        x = self.x[torch.randint(len(self.x), (4 * self.batch,), generator=self.generator)]
         error = -self._errors(x, self._codes(x))[0]
-        weight = error.square().sum(1)
-        if not float(weight.sum()) > 1e-9 * x.numel():
-            return
-        chosen = torch.multinomial(weight, len(dead), replacement=True, generator=self.generator)
-        self.decoder[dead] = normalize(error[chosen])
-        self.encoder[dead] = self.decoder[dead]
+        if not float(error.square().sum()) > 1e-9 * x.numel():
+            return  # nothing is left to be found
+        self.decoder[dead] = self.encoder[dead] = _missing_directions(error, len(dead), self.generator)
         self.b_enc[dead] = 0.0
         for parameter in self.parameters[:3]:
-            for name in ("exp_avg", "exp_avg_sq"):
-                self.adam.state[parameter][name][dead] = 0.0
+            for moment in ("exp_avg", "exp_avg_sq"):
+                self.adam.state[parameter][moment][dead] = 0.0
         self.revived += len(dead)
 
     def _result(self) -> SparseAutoencoder:
         tensors = {"W_enc": self.encoder.T.contiguous(), "b_enc": self.b_enc, "W_dec": self.decoder}
         return SparseAutoencoder.from_tensors({**tensors, "b_dec": self.b_dec}, self.start.architecture, self.start.k)
+
+
+def _missing_directions(error: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way."""
+    weight = error.square().sum(1)
+    found = normalize(error[torch.multinomial(weight, count, replacement=True, generator=generator)])
+    for _ in range(SHARPENINGS):
+        found = normalize((error @ found.T).relu_().square_().T @ error)
+    return found
 
 
 def _schedule(step: int, steps: int) -> float:
