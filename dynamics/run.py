@@ -6,7 +6,7 @@ import difflib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,8 +20,6 @@ from dynamics.pipeline.status import SiteStatus, site_statuses
 from dynamics.sae.config import SaeConfig
 from dynamics.store.store import publish
 from dynamics.store.store import query as ask
-
-Format = Literal["arrow", "df", "rows"]
 
 
 def open(path: str | Path) -> Run:
@@ -55,7 +53,7 @@ class Run:
         """The sites that were recorded or imported."""
         return self.directory.sites()
 
-    def sql(self, query: str, format: Format = "arrow") -> Any:
+    def sql(self, query: str, format: str = "arrow") -> Any:
         """The answer to a query on the run's views; see DESIGN for their columns.
 
         Args:
@@ -72,7 +70,9 @@ class Run:
         table = ask(self.directory, query)
         if format == "df":
             return table.to_pandas()
-        return [tuple(row.values()) for row in table.to_pylist()] if format == "rows" else table
+        if format == "rows":
+            return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        return table
 
     def analyze(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from dynamics.pipeline.plan import SiteState, null_span
 from dynamics.sae.config import SaeConfig
 
 SEQUENCES, LENGTH, D_IN, FEATURES = 24, 16, 8, 12
+SITE = "blocks.0"
 SMALL = SaeConfig(n_latents=16, k=2, steps=30, batch_size=128)
 
 MakeRun = Callable[..., RunDirectory]
@@ -43,19 +46,35 @@ def add_snapshot(run: RunDirectory, site: str, step: int, x: torch.Tensor | None
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """``make_run(steps, sites)`` gives a run with snapshots and settings, and nothing done."""
+    return runs_in(tmp_path)
 
-    def make(steps: int = 5, sites: tuple[str, ...] = ("blocks.0",), name: str = "run") -> RunDirectory:
-        run = RunDirectory.create(tmp_path / name)
+
+def runs_in(folder: Path) -> MakeRun:
+    def make(
+        steps: int = 5, sites: tuple[str, ...] = ("blocks.0",), name: str = "run", settings: SaeConfig | None = SMALL
+    ) -> RunDirectory:
+        run = RunDirectory.create(folder / name)
         sequence, position = np.divmod(np.arange(SEQUENCES * LENGTH), LENGTH)
         text = [f"t{row}" for row in range(SEQUENCES * LENGTH)]
         write_probe(run, "p0", ProbeRows(sequence, position, text, {}))
-        write_settings(run, SMALL)
+        if settings is not None:
+            write_settings(run, settings)
         for site in sites:
             for step in range(steps):
                 add_snapshot(run, site, 10 * step)
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def analysed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of eight checkpoints, worked off by the command; not to be written to."""
+    run = runs_in(tmp_path_factory.mktemp("analysed"))(8)
+    command = [sys.executable, "-m", "dynamics", "analyze", str(run.path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return run.path
 
 
 @pytest.fixture
