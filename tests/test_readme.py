@@ -21,6 +21,9 @@ from dynamics.cli import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STEPS = 24
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec."
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -53,7 +56,9 @@ class TinyModel(pl.LightningModule):
 
 def train_step(model: TinyModel, batch: Tensor) -> Tensor:
     loss = model.training_step(batch, 0)
-    for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+    for parameter, gradient in zip(
+        model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
+    ):
         parameter.data -= 0.1 * gradient
     return loss.detach()
 
@@ -85,7 +90,6 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
     torch.set_num_threads(threads)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*isinstance.treespec, LeafSpec.")
 def test_code_and_commands_of_the_readme_run(surroundings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), surroundings)

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import torch
-from dynamics.callbacks.lightning import FeatureTracker
 
 import dynamics
+from dynamics.callbacks.lightning import FeatureTracker
 from studies.language_model.data import Corpus, probe_windows, read_corpus
-from studies.language_model.summary import summary
+from studies.language_model.summary import failures, summary
 from studies.language_model.training import FULL, LENGTH, QUICK, SITES, ProgressBar, Scale, train
 from studies.language_model.truth import NgramDistance, fit_ngrams
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     dynamics.report(history, report)
     print(summary(history, curves))
     print(f"\nReport, opens offline: {report}\nTook {time.monotonic() - started:.0f} s.")
-    return 0
+    return 1 if failures(history) else 0
 
 
 def watch(corpus: Corpus, scale: Scale, run: Path) -> dict[str, dict[int, float]]:

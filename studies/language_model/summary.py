@@ -26,6 +26,8 @@ where kind in ('split', 'birth') order by kind = 'split' desc, q_value, score de
 TRANSITIONS = """\
 select site, from_step, peak_step, to_step, p_value, series from transitions order by p_value, score desc limit 3"""
 
+NOTES = "select site, note from notes"
+
 
 class Answers:
     """Asks a run, and remembers the statements."""
@@ -43,9 +45,27 @@ class Answers:
 def summary(run: Run, curves: Curves) -> str:
     """The summary as text; ``curves`` are the distances to the n-gram models by name and step."""
     answers = Answers(run)
-    parts = [events(answers.rows(EVENTS)), *strongest(answers), transitions(answers.rows(TRANSITIONS)), truth(curves)]
+    parts = [
+        events(answers.rows(EVENTS)),
+        *strongest(answers),
+        transitions(answers.rows(TRANSITIONS)),
+        truth(curves),
+        *remarks(answers.rows(NOTES), failures(run)),
+    ]
     statements = (f'dynamics sql {run.path} "{statement}"' for statement in answers.statements)
     return "\n\n".join(["", *parts, "The statements behind these numbers:", *statements])
+
+
+def failures(run: Run) -> list[str]:
+    """Jobs that were given up, with the reason."""
+    return [f"{failure.job}: {failure.reason}" for site in run.status() for failure in site.left]
+
+
+def remarks(notes: Sequence[Row], failed: Sequence[str]) -> list[str]:
+    """What the analysis wants to say, and what it could not do; empty where that is nothing."""
+    lines = [f"  {row['site']}: {row['note']}" for row in notes]
+    lines += [f"  given up: {line}" for line in failed]
+    return ["\n".join(["Notes:", *lines])] if lines else []
 
 
 def events(found: Sequence[Row]) -> str:
