@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -22,6 +21,7 @@ SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSD
 class FeatureTracker(Callback):
     """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 only, from before the first step on.
 
+    It runs in trainers of ``lightning.pytorch`` and ``pytorch_lightning``, whose classes differ, hence ``Any`` below.
     Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing.
     """
 
@@ -63,7 +63,7 @@ class FeatureTracker(Callback):
         """The recorder while training runs on this rank."""
         return self._recorder
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Makes the recorder, checks the configuration, and looks at the untrained (or resumed) model."""
         if type(trainer.strategy).__name__ in SHARDED:
             raise ValueError(
@@ -83,15 +83,13 @@ class FeatureTracker(Callback):
         self._recorder.prepare(pl_module, until=_last_step(trainer))
         self._step(trainer, pl_module, None)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Looks where a scheduled step was passed: the number repeats while gradients accumulate."""
         if self._recorder is not None:
             self._samples += _examples(batch) * trainer.world_size
             self._step(trainer, pl_module, outputs)
 
-    def _step(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+    def _step(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
         assert self._recorder is not None
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         self._recorder.step(
@@ -102,15 +100,15 @@ class FeatureTracker(Callback):
             samples=self._samples,
         )
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Says that no more will come: what is left is analysed in the background."""
         self._close(drain=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Training died: the worker stops after the job in hand."""
         self._close(drain=False)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Closes what neither an end nor an exception has closed."""
         self._close(drain=False)
 
@@ -140,7 +138,7 @@ def _examples(batch: Any) -> int:
         return 0
 
 
-def _last_step(trainer: Trainer) -> int | None:
+def _last_step(trainer: Any) -> int | None:
     """Where training will end, if that is known."""
     try:
         steps = trainer.estimated_stepping_batches

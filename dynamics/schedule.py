@@ -72,10 +72,10 @@ def log_spaced(per_doubling: float = 2.0, first: int = 8) -> Schedule:
 
     def first_after(last: int) -> float:
         if last < 0:
-            return 0
+            return 0.0
         position = 0 if last < first else math.floor(per_doubling * math.log2(last / first))
         while (step := round(first * 2 ** (position / per_doubling))) <= last:
             position += 1
-        return step
+        return float(step)
 
     return Schedule(first_after)

@@ -1,0 +1,89 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+transformers = pytest.importorskip("transformers")
+from dynamics.callbacks.huggingface import FeatureTracker  # noqa: E402
+from dynamics.files import RunDirectory, load_probe, load_recording, snapshots  # noqa: E402
+
+IDS = torch.randint(0, 10, (6, 5), generator=torch.Generator().manual_seed(0))
+MASK = torch.ones(6, 5, dtype=torch.long)
+MASK[:, 3:] = 0
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 8)
+        self.mlp = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, input_ids: Tensor, attention_mask: Any = None, labels: Any = None) -> dict[str, Tensor]:
+        logits = self.head(torch.relu(self.mlp(self.embed(input_ids))))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+def train(path: Path, tracker: FeatureTracker, model: nn.Module | None = None, **settings: Any) -> Any:
+    arguments = transformers.TrainingArguments(
+        output_dir=str(path / "out"), use_cpu=True, report_to=[], disable_tqdm=True, logging_steps=1,
+        per_device_train_batch_size=2, **({"max_steps": 6, "save_strategy": "no"} | settings),
+    )  # fmt: skip
+    data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 10, (12, 5))]
+    trainer = transformers.Trainer(model or Model(), arguments, train_dataset=data, callbacks=[tracker])
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    return trainer
+
+
+def tracker_of(path: Path, **settings: Any) -> FeatureTracker:
+    probe = {"input_ids": IDS, "attention_mask": MASK}
+    given = {"sites": "mlp", "probe": probe, "schedule": 2, "work": "later", "on_error": "raise"} | settings
+    return FeatureTracker(str(path / "run"), **given)
+
+
+def test_a_training_is_recorded_from_before_the_first_step(tmp_path: Path) -> None:
+    tracker = tracker_of(tmp_path)
+    assert not (tmp_path / "run").exists()
+    train(tmp_path, tracker)
+    run = RunDirectory.open(tmp_path / "run")
+    found = snapshots(run, "mlp")
+    assert [(record.step, record.samples) for record in found] == [(0, 0), (2, 4), (4, 8), (6, 12)]
+    assert found[0].loss is None
+    assert all(record.loss is not None and record.loss > 0 for record in found[1:])
+    assert load_recording(run) is True
+
+
+def test_padding_is_left_out_of_the_rows(tmp_path: Path) -> None:
+    train(tmp_path, tracker_of(tmp_path), max_steps=1)
+    run = RunDirectory.open(tmp_path / "run")
+    record = snapshots(run, "mlp")[0]
+    assert record.rows == 18
+    assert set(load_probe(run, record.probe).position.tolist()) == {0, 1, 2}
+
+
+def test_a_resumed_training_goes_on(tmp_path: Path) -> None:
+    train(tmp_path, tracker_of(tmp_path), max_steps=3, save_strategy="steps", save_steps=3)
+    tracker = tracker_of(tmp_path)
+    arguments = {"max_steps": 6, "save_strategy": "no"}
+    resume = transformers.Trainer.train
+
+    def resumed(self: Any) -> Any:
+        return resume(self, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformers.Trainer, "train", resumed)
+        train(tmp_path, tracker, **arguments)
+    assert [record.step for record in snapshots(RunDirectory.open(tmp_path / "run"), "mlp")] == [0, 2, 4, 6]
+
+
+def test_a_mistake_raises_before_the_first_step(tmp_path: Path) -> None:
+    model = Model()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match="no module matches site 'mpl'; did you mean 'mlp'"):
+        train(tmp_path, tracker_of(tmp_path, sites="mpl", on_error="warn"), model)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
