@@ -25,6 +25,9 @@ STRATA = 4
 """Groups of latents by firing rate in which change is measured apart; fewer where a group would have too few."""
 PER_STRATUM = 10
 """Sure continuations that a group needs; with fewer in all nothing is known, and nothing is said to change."""
+STANDING = 0.005
+"""Share of the mean variance of a direction with which the turn of the space is held to no turn: what only the features
+that died or were born could tell about it is noise."""
 FEW_ROWS = 5
 """Rows on which both ends of a continuation must fire for the spread of its codes to be known."""
 
@@ -79,7 +82,7 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
         later: the next one, the same rows.
         donors: for each row the one whose residual it would get.
     """
-    turn, _ = procrustes(earlier.x.numpy(), later.x.numpy())
+    turn = _turn(earlier.x.numpy(), later.x.numpy())
     refitted = Seen(earlier.x @ torch.from_numpy(turn), later.sae)
     turned = earlier.residual @ turn
     residual_kept = min(1.0, _cosine(turned, later.residual) / max(_cosine(turned, refitted.residual), 1e-3))
@@ -92,6 +95,13 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
     kept = np.clip(total.kept / np.maximum(retrained.kept * noise.kept, 1e-3), 0, 1)
     variance = total.spread**2 - retrained.spread**2 - noise.spread**2
     return Change(total.density, kept, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
+
+
+def _turn(
+    earlier: Float[np.ndarray, "rows d_in"], later: Float[np.ndarray, "rows d_in"]
+) -> Float32[np.ndarray, "d_in d_in"]:
+    standing = (STANDING * len(earlier)) ** 0.5 * np.eye(earlier.shape[1], dtype=np.float32)
+    return procrustes(np.concatenate([earlier, standing]), np.concatenate([later, standing]))[0]
 
 
 def exchange(seen: Seen, donors: Int[np.ndarray, " rows"], kept: float) -> Float[Tensor, "rows d_in"]:
@@ -155,7 +165,8 @@ def _known(spread: Float[np.ndarray, " sure"]) -> Float[np.ndarray, " sure"]:
     return spread if bool(np.isfinite(spread).any()) else np.zeros_like(spread)
 
 
-Column = tuple[Int[np.ndarray, " fires"], Float[np.ndarray, " fires"]]
+Column = tuple[Int[np.ndarray, "..."], Float[np.ndarray, "..."]]
+"""Rows on which a latent fires, ascending, and its codes there."""
 
 
 def _columns(

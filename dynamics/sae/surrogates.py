@@ -90,10 +90,10 @@ def jittered(codes: sp.csc_array, change: Change, rng: np.random.Generator) -> s
     kept, spread = change.at(fires / rows)
     stays = rng.random(codes.nnz) < kept[column]
     where = codes.indices.astype(np.int64)
-    where[~stays] = _other_rows(column[~stays], column * rows + where, rows, rng)
+    moved = _other_rows(column[~stays], column * rows + where, rows, rng)
+    where[~stays] = np.where(moved >= 0, moved, where[~stays])
     values = np.where(stays, _resized(codes, column, spread, rng), codes.data).astype(np.float32)
-    found = where >= 0
-    return sp.csc_array((values[found], (where[found], column[found])), shape=codes.shape)
+    return sp.csc_array((values, (where, column)), shape=codes.shape)
 
 
 def _other_rows(
