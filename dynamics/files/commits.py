@@ -10,6 +10,7 @@ from typing import Any
 from dynamics.files.atomic import make_folder, write_bytes, write_json
 
 COMMIT = "commit.json"
+WAY_OUT = "restore it from a copy, or remove its folder: `dynamics analyze` makes SAEs and results again"
 
 
 class DamagedError(RuntimeError):
@@ -22,6 +23,8 @@ def commit(folder: Path, record: dict[str, Any], files: dict[str, bytes]) -> Non
     What an interrupted writer left in the folder is overwritten. The caller sees to it that nothing is committed there.
     """
     make_folder(folder)
+    for left in folder.glob(".*.tmp"):  # by a writer that was killed
+        left.unlink(missing_ok=True)
     for name, data in files.items():
         write_bytes(folder / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -75,8 +78,3 @@ def read_file(folder: Path, name: str, record: dict[str, Any] | None = None) -> 
     if hashlib.sha256(data).hexdigest() != digests[name]:
         raise DamagedError(f"{folder / name} is damaged: its SHA-256 is not the committed one; {WAY_OUT}")
     return data
-
-
-WAY_OUT = (
-    "`dynamics fsck --repair` moves what is damaged aside, `dynamics analyze` makes it again where that is possible"
-)

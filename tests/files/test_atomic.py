@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,16 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(
 
 def test_the_content_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+
+    def noted(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            calls.append(name)
+            call(*arguments)
+
+        return run
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(os, "replace", noted("rename", os.replace))
     atomic.write_bytes(tmp_path / "thing", b"content")
     assert calls == ["fsync", "rename", "fsync"]
 
