@@ -17,12 +17,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import safetensors.torch
-from conftest import SITE, MakeRun, activations
+from conftest import SITE, SMALL, MakeRun, activations
 
 from dynamics.answers import rendered
 from dynamics.cli import main, parser
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import sae_records
+from dynamics.files.settings import write_settings
 from dynamics.pipeline import failures
 from dynamics.pipeline.job import Job
 
@@ -132,6 +133,7 @@ def test_from_files_to_events_and_a_report(capsys: pytest.CaptureFixture[str], t
     imported = said(capsys, *given)
     assert imported.startswith("4 snapshots of layer/1, steps 0 to 3, 384 rows of width 8 (float32), are in ")
     assert said(capsys, *given) == imported
+    write_settings(RunDirectory.open(run), SMALL)
     done = subprocess.run(
         [sys.executable, "-m", "dynamics", "analyze", run, "--n-latents", "16", "--k", "2"],
         capture_output=True,
@@ -141,9 +143,8 @@ def test_from_files_to_events_and_a_report(capsys: pytest.CaptureFixture[str], t
     assert "null arm would give" in done.stdout
     assert "Notes:\n  layer/1: " in done.stdout
     assert f"Next: dynamics report {run} -o report.html" in done.stdout
-    assert (
-        said(capsys, "sql", run, "select loss from checkpoints", "--format", "csv") == "loss\r\n3.5\r\n\r\n\r\n1.5\r\n"
-    )
+    losses = said(capsys, "sql", run, "select step, loss from checkpoints", "--format", "csv")
+    assert losses == "step,loss\r\n0,3.5\r\n1,\r\n2,\r\n3,1.5\r\n"
     said(capsys, "report", run, "-o", str(tmp_path / "page.html"))
     assert "layer/1" in (tmp_path / "page.html").read_text()
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
@@ -155,6 +158,16 @@ def test_an_unusable_snapshot_is_left_out_with_its_reason(
     assert record.notes == ("one note", f"step 10 is left out: {left.reason}")
 
 
+def test_a_snapshot_left_out_at_the_end_still_gets_its_note(make_run: MakeRun) -> None:
+    run = make_run(2)
+    work_off(run)
+    add_snapshot(run, SITE, 20, activations(20).fill_(1.0))
+    work_off(run)
+    record = tracking_record(run, SITE)
+    assert record is not None
+    assert record.notes[-1].startswith("step 20 is left out: constant")
+
+
 def test_a_snapshot_of_another_width_is_left_out(make_run: MakeRun) -> None:
     run = make_run(2)
     add_snapshot(run, SITE, 20, torch.randn(len(activations(0)), D_IN + 1))
@@ -215,6 +228,36 @@ def test_what_is_not_the_jobs_fault_is_not_counted(
                 attempt(run, job)
     assert failures.failures(run) == []
     assert attempt(run, job) == "done"
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it, as nothing catches a kill."""
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left"), OSError(errno.EIO, "I/O error"), Killed()])
+def test_whatever_write_fails_nothing_half_done_exists_and_the_job_is_done_again(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    job, whole, real = Job("chain", SITE, 0), make_run(1, name="whole"), os.replace
+    attempt(whole, job)
+    for failing in range(1, 20):
+        run, calls = make_run(1, name=f"failing{failing}"), count(1)
+
+        def replace(*given: Any, calls: Iterator[int] = calls, failing: int = failing) -> None:
+            if next(calls) == failing:
+                raise fault
+            real(*given)
+
+        with monkeypatch.context() as broken, suppress(OSError, Killed):
+            broken.setattr(os, "replace", replace)
+            attempt(run, job)
+        if next(calls) <= failing:
+            break
+        assert attempt(run, job) in ("done", "busy")
+        assert sae_records(run, SITE) == sae_records(whole, SITE)
+        assert missing_jobs(run) == [Job("track", SITE, 0)]
+        assert list(run.path.rglob("*.tmp")) == []
+    assert failing > 4
 
 
 def test_a_claimed_job_is_left_to_its_owner(make_run: MakeRun) -> None:

@@ -20,6 +20,9 @@ SEED_POSITIONS = (3, 12, 48)
 GROWTH = 1.25
 """While training goes on, a site is tracked again when its chain has grown by this factor."""
 
+TRACKING = 1
+"""Counts up when tracking says something else of the same SAEs, so that every run is tracked again."""
+
 
 @dataclass(frozen=True)
 class SiteState:
@@ -44,9 +47,10 @@ class SiteState:
 
     @property
     def inputs_digest(self) -> str:
-        """Names the SAEs that tracking would read; its first part is the number of checkpoints."""
-        records = [*self.chain, *self.others]
-        names = "\n".join(sorted(f"{r.arm} {r.step} {r.seed} {r.fvu} {r.l0}" for r in records))
+        """Names what tracking would read and say: SAEs, and steps left out. First comes the number of checkpoints."""
+        parts = [f"{r.arm} {r.step} {r.seed} {r.fvu} {r.l0}" for r in (*self.chain, *self.others)]
+        parts += [f"without {job.step}" for job in self.failed if job.kind == "chain"]
+        names = "\n".join([f"rules {TRACKING}", *sorted(parts)])
         return f"{len(self.chain):06d}-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
     def snapshot(self, step: int) -> SnapshotRecord:
