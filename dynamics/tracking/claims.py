@@ -97,7 +97,7 @@ def families(timeline: Timeline) -> list[Family]:
     ]
 
 
-def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " live"]]:
+def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " _"]]:
     """The best division score of every live latent as a child; 0 for those that are in no family."""
     best = {k: np.zeros(len(timeline.track_of(k))) for k in range(1, len(timeline))}
     for family in found:
@@ -106,7 +106,7 @@ def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np
     return best
 
 
-def _units(parts: Iterable[tuple[int, Int[np.ndarray, " n"], Float[np.ndarray, " n"]]]) -> Units:
+def _units(parts: Iterable[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]]) -> Units:
     listed = list(parts)
     none = np.zeros(0, np.int64)
     return Units(

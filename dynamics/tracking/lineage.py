@@ -25,7 +25,7 @@ class Edge:
 class Tracks:
     """Which track every live latent belongs to, and where each track is seen."""
 
-    of: list[Int[np.ndarray, " live"]]
+    of: list[Int[np.ndarray, " _"]]
     """A track number per live latent, an array per checkpoint."""
     positions: list[list[tuple[int, int]]]
     """Of each track: (checkpoint, position among its live latents), ascending."""
