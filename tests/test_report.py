@@ -96,7 +96,7 @@ def test_says_what_happened_in_words(page: str) -> None:
 
 def test_says_what_it_cannot_tell(page: str) -> None:
     words = Structure(page).words
-    assert "No merge can be published at blocks.0.mlp and blocks.1.mlp: the null chains allow no q below 0.14" in words
+    assert "At blocks.0.mlp a merge cannot reach q ≤ 0.1 alone, only several strong ones together" in words
     assert "no p-value below 0.001 can be seen" in words
     assert "when the former began and how long the latter last is not known" in words
 

@@ -51,7 +51,8 @@ def feature(run: History, site: str, track: int) -> Any:
         merged_note(merged),
     ]
     first, last = rows[0]["step"], rows[-1]["step"]
-    title = f"Track {track} lives at {count(len(rows), 'checkpoint')}, from step {first:,} to {last:,}"
+    span = f"from step {first:,} to {last:,}" if first < last else f"step {first:,}"
+    title = f"Track {track} lives at {count(len(rows), 'checkpoint')}, {span}"
     return finished(alt.vconcat(*panels), title, subtitle, source.text)
 
 

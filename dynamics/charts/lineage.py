@@ -66,7 +66,11 @@ def lineage(run: History, site: str, track: int) -> Any:
 
 def _message(track: int, family: list[Row], branches: list[Row]) -> str:
     own = next(row for row in family if row["track"] == track)
-    lived = f"from step {own['first_step']:,} to {own['last_step']:,}"
+    lived = (
+        f"at step {own['first_step']:,}"
+        if own["checkpoints"] == 1
+        else f"from step {own['first_step']:,} to {own['last_step']:,}"
+    )
     if len(family) == 1:
         return f"Track {track} lives {lived} and has no relatives"
     numbers = {kind: sum(row["kind"] == kind for row in branches) for kind in ("split", "merge")}
@@ -140,9 +144,13 @@ def _lanes(
     name = base.mark_text(
         align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT
     ).encode(x=axis.x("first_step", labels=lowest), text="name:N")
+    starts = base.mark_point(filled=True, size=26, opacity=1).encode(
+        x=axis.x("first_step", labels=lowest), color=alt.Color("colour:N", scale=None)
+    )
     layers = [
         _joints(axis, branches, lanes, y, lowest=lowest),
         life,
+        starts,
         *_ends(axis, branches, members, lanes, y, lowest=lowest),
         name,
     ]

@@ -15,7 +15,7 @@ LOSS = "select step, loss from checkpoints where loss is not null order by step"
 WINDOWS = (
     "select from_step, to_step, peak_step, score, p_value, series from transitions where site = $site order by p_value"
 )
-NOTES = "select note from notes where site = $site and stage like 'transition%'"
+NOTES = "select note from notes where site = $site and (stage like 'transition%' or note like '%transition%')"
 
 
 def transition(run: History, site: str) -> Any:

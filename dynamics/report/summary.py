@@ -23,7 +23,10 @@ select site, count(*) as checkpoints, arg_min(live, step) as first_live, arg_max
 from later group by site order by site
 """
 WINDOWS = "select site, from_step, to_step, p_value from transitions order by site, p_value"
-NOTES = "select distinct site, stage, note from notes order by site, stage"
+# Notes on what a single event can reach are said once for all kinds, from the view of the resolution.
+NOTES = """
+select distinct site, stage, note from notes where note not like 'a single % cannot reach%' order by site, stage, note
+"""
 RESOLUTION = "select site, kind, null_candidates, smallest_q from resolution order by site, kind"
 CENSORED = """
 select count(*) as tracks, count(*) filter (where left_censored) as early,
@@ -128,17 +131,32 @@ def _resolution(rows: list[Row], level: float) -> list[str]:
     blind: dict[str, list[Row]] = {}
     for row in known:
         if row["smallest_q"] > level:
-            blind.setdefault(row["kind"], []).append(row)
+            blind.setdefault(row["site"], []).append(row)
     told = [
-        f"No {kind} can be published at {_few([row['site'] for row in where])}: the null chains allow no q below "
-        f"{min(row['smallest_q'] for row in where):.2g}, and the level is {level:g}. More null chains would sharpen it."
-        for kind, where in blind.items()
+        f"At {site} {_alone(where)} cannot reach q ≤ {level:g} alone, {_several(where)}."
+        for site, where in blind.items()
     ]
+    told = (
+        told
+        if len(told) <= 4
+        else [*told[:4], f"The same holds at {len(told) - 4:,} more sites: see the view resolution."]
+    )
     sharp = sorted({f"{row['smallest_q']:.2g}" for row in known if row["smallest_q"] <= level}, key=float)
     if sharp:
         finest = " to ".join(dict.fromkeys((sharp[0], sharp[-1])))
-        told.append(f"No q below {finest} can come out: that is how fine the null chains are.")
+        told.append(f"For other events the null chains resolve single ones down to q = {finest}.")
     return told
+
+
+def _alone(rows: list[Row]) -> str:
+    kinds = [f"a {row['kind']}" for row in rows]
+    return kinds[0] if len(kinds) == 1 else ", ".join(kinds[:-1]) + " or " + kinds[-1]
+
+
+def _several(rows: list[Row]) -> str:
+    smallest = sorted(row["smallest_q"] for row in rows)
+    q = " to ".join(dict.fromkeys(f"{value:.2g}" for value in (smallest[0], smallest[-1])))
+    return f"only several strong ones together (smallest q of a single one: {q}); more null chains would sharpen it"
 
 
 def _noise(totals: list[Row]) -> list[str]:

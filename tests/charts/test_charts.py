@@ -116,7 +116,7 @@ def test_a_run_without_sites_has_no_events_chart_but_a_sentence() -> None:
 
 
 def test_never_too_many_marks() -> None:
-    run, steps = empty_run(), 10_000
+    run, steps = empty_run(), 3_000
     run.connection.execute(
         f"""
         insert into raw.checkpoints select 'b0', i * 7, null, null, 1.0 / (1 + i) from range({steps}) t(i);
@@ -135,8 +135,8 @@ def test_never_too_many_marks() -> None:
     for draw in [*OF_SITE, life]:
         chart = draw(run, "a")
         assert marks(chart) <= MARKS, draw.__name__
-        assert "10,000 checkpoints are drawn as" in subtitle(chart).replace("9,999", "10,000"), draw.__name__
-    assert "10,000 births and 10,000 deaths" in title(charts.population(run, "a"))
+        assert "3,000 checkpoints are drawn as" in subtitle(chart).replace("2,999", "3,000"), draw.__name__
+    assert "3,000 births and 3,000 deaths" in title(charts.population(run, "a"))
 
 
 def test_population_says_what_the_view_says(history: SyntheticRun) -> None:
