@@ -41,7 +41,9 @@ def transition(run: History, site: str) -> Any:
     names = list(dict.fromkeys(row["series"] for row in changes))
     merged = axis.merged(MARKS // (2 * (len(names) + 2)))
     parts = [("loss", grouped([{"step": r["step"], "value": r["loss"]} for r in losses], merged))] if losses else []
-    parts += [(name, grouped([row for row in changes if row["series"] == name], merged)) for name in names]
+    for name in names:
+        label = "change of loss" if name == "loss" else name
+        parts.append((label, grouped([row for row in changes if row["series"] == name], merged)))
     panels = [
         _panel(axis, rows, windows, name, tall=name == "loss", lowest=name == parts[-1][0]) for name, rows in parts
     ]
