@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -25,8 +26,12 @@ class SaeConfig:
     """Latents of each SAE; None means 8 × d_in."""
     k: int | None = None
     """Latents that may fire on a row (``topk``); None means min(32, d_in / 4)."""
-    l1: float = 1.0
-    """λ of ‖x − x̂‖² + λ‖f‖₁ (``relu``), in units of activations scaled to mean squared norm d_in."""
+    l1: float = 2.0
+    """λ of ‖x − x̂‖² + λ‖f‖₁ (``relu``), in units of activations scaled to mean squared norm d_in.
+
+    Tried on planted data (d_in 64 and 128, 10 and 16 features on a row): 2 fires 24 and 34 latents at FVU 0.30 and
+    0.21; on the larger, 1 fires 56 at FVU 0.11 and 3 fires 24 at 0.33.
+    """
     steps: int = 1500
     """Optimiser steps of an SAE trained from nothing."""
     batch_size: int = 2048
@@ -42,9 +47,10 @@ class SaeConfig:
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
-            raise ValueError(
-                f"unknown architecture {self.architecture!r}; there are: {', '.join(get_args(Architecture))}"
-            )
+            nearest = difflib.get_close_matches(self.architecture, get_args(Architecture), n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            names = ", ".join(get_args(Architecture))
+            raise ValueError(f"unknown architecture {self.architecture!r}{hint}; there are: {names}")
         for name in ("n_latents", "k", "steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -17,8 +17,11 @@ class Metrics:
     """How an SAE does on some rows; every number is finite."""
 
     fvu: float
-    """Fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − mean‖²: 0 is perfect, 1 as good as the mean. Constant
-    activations have no variance: 0 if they are reconstructed (to 1e-6 of their norm), else 1."""
+    """Fraction of variance unexplained, Σ‖x − x̂‖² / Σ‖x − mean‖²: 0 is perfect, 1 as good as the mean.
+
+    Constant activations have no variance: 0 if they are reconstructed (to 1e-6 of their norm), else 1. Never above
+    1e6, which stands for a diverged SAE.
+    """
     l0: float
     """Mean number of latents that fire on a row."""
     dead: float
@@ -69,8 +72,9 @@ def unexplained(x: Float[Tensor, "rows d_in"], reconstruction: Float[Tensor, "ro
     variance = float((x - x.mean(0)).square().sum())
     floor = 1e-12 * float(x.square().sum())
     if variance > floor:
-        return error / variance
-    return float(error > floor)
+        ratio = error / variance
+        return min(ratio, 1e6) if np.isfinite(ratio) else 1e6
+    return float(not error <= floor)
 
 
 def latent_statistics(codes: csr_array) -> LatentStatistics:

@@ -17,9 +17,9 @@ BLOCK = 2**19
 
 
 def blocks(rows: int, n_latents: int) -> Iterator[slice]:
-    """Slices of rows whose pre-activations fit a core's cache, though never of fewer than 256 rows."""
+    """Slices of rows whose pre-activations fit a core's cache, but at least 256 rows; one empty slice for none."""
     size = max(256, BLOCK // n_latents)
-    return (slice(start, start + size) for start in range(0, rows, size))
+    return (slice(start, start + size) for start in range(0, max(rows, 1), size))
 
 
 def strongest_codes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class TrainingLog:
     revived: int
     """Revivals of latents that had stopped firing; a latent revived twice counts twice."""
     diverged: bool
-    """The loss or a gradient became infinite; the SAE is the last one before."""
+    """A number overflowed; the SAE is the last one whose loss was finite."""
     losses: list[float] = field(default_factory=list)
     """Mean squared error per row, per unit of d_in, at every step."""
 
@@ -129,6 +130,7 @@ class _Trainer:
         self.b_enc, self.decoder, self.b_dec = sae.b_enc.clone(), sae.W_dec.clone(), sae.b_dec.clone()
         self.rate = config.learning_rate or default_learning_rate(sae.n_latents)
         self.parameters = [self.encoder, self.b_enc, self.decoder, self.b_dec]
+        self.proven = [parameter.clone() for parameter in self.parameters]  # the last whose loss was finite
         self.adam = torch.optim.Adam(self.parameters, lr=self.rate, betas=BETAS, fused=True)
         self.firings, self.seen = np.zeros(sae.n_latents, np.int64), 0
         self.revived = 0
@@ -137,27 +139,29 @@ class _Trainer:
     def run(self, on_step: Callable[[int], None] | None) -> tuple[SparseAutoencoder, TrainingLog]:
         order = _batches(len(self.x), self.batch, self.generator)
         looks = set(np.linspace(0, self.steps * LOOKING, LOOKS + 1, dtype=int)[1:].tolist())
-        diverged = False
         for step in range(self.steps):
-            diverged = not self._step(self.x[next(order)], _schedule(step, self.steps) * self.rate)
-            if diverged:
+            if not self._step(self.x[next(order)], _schedule(step, self.steps) * self.rate):
                 break
             if step + 1 in looks:
                 self._revive()
             if on_step is not None:
                 on_step(step + 1)
-        return self._result(), TrainingLog(len(self.losses), self.revived, diverged, self.losses)
+        sound = len(self.losses) == self.steps and self._sound(self.x[: self.batch])
+        log = TrainingLog(len(self.losses), self.revived, not sound, self.losses)
+        return self._result(self.parameters if sound else self.proven), log
 
     def _step(self, x: Tensor, rate: float) -> bool:
-        """One optimiser step; False, with nothing changed, if a number overflowed."""
+        """One optimiser step; False, with nothing changed, if a number has overflowed."""
         codes = self._codes(x)
         error, by_code = self._errors(x, codes)
+        loss = float(error.square().mean())
+        if not self._sound_loss(loss):
+            return False
+        for kept, parameter in zip(self.proven, self.parameters, strict=True):
+            kept.copy_(parameter)
         self.firings += np.bincount(codes.indices[codes.data > 0], minlength=len(self.firings))
         self.seen += len(x)
-        loss = float(error.square().sum()) / x.numel()
         gradients = self._gradients(x, codes, error, by_code)
-        if not all(bool(torch.isfinite(gradient.sum())) for gradient in gradients):
-            return False
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.adam.param_groups[0]["lr"] = rate
@@ -165,6 +169,12 @@ class _Trainer:
         self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12))
         self.losses.append(loss)
         return True
+
+    def _sound(self, x: Tensor) -> bool:
+        return self._sound_loss(float(self._errors(x, self._codes(x))[0].square().mean()))
+
+    def _sound_loss(self, loss: float) -> bool:
+        return math.isfinite(loss) and all(bool(torch.isfinite(parameter.sum())) for parameter in self.parameters)
 
     def _codes(self, x: Tensor) -> csr_array:
         bias = self.b_enc - self.encoder @ self.b_dec
@@ -212,9 +222,10 @@ class _Trainer:
                 self.adam.state[parameter][moment][dead] = 0.0
         self.revived += len(dead)
 
-    def _result(self) -> SparseAutoencoder:
-        tensors = {"W_enc": self.encoder.T.contiguous(), "b_enc": self.b_enc, "W_dec": self.decoder}
-        return SparseAutoencoder.from_tensors({**tensors, "b_dec": self.b_dec}, self.start.architecture, self.start.k)
+    def _result(self, parameters: list[Tensor]) -> SparseAutoencoder:
+        encoder, b_enc, decoder, b_dec = parameters
+        tensors = {"W_enc": encoder.T.contiguous(), "b_enc": b_enc, "W_dec": decoder, "b_dec": b_dec}
+        return SparseAutoencoder.from_tensors(tensors, self.start.architecture, self.start.k)
 
 
 def _missing_directions(error: Tensor, count: int, generator: torch.Generator) -> Tensor:

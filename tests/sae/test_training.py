@@ -1,0 +1,176 @@
+"""Gradients against autograd, planted directions found, the same seed the same SAE, input with nothing in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, train
+from dynamics.sae.training import _Trainer, default_learning_rate
+
+SMALL = SaeConfig(n_latents=48, k=4, batch_size=256, steps=300)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def directions(count: int, width: int, seed: int = 0) -> Tensor:
+    return normalize(torch.randn(count, width, generator=seeded(seed)))
+
+
+def planted(truth: Tensor, *, rows: int = 4000, active: int = 3, seed: int = 1) -> Tensor:
+    """Rows of a few planted directions each, the later ones rarer, plus noise; scaled to mean 0, E‖x‖² = d_in."""
+    generator = seeded(seed)
+    weights = (1 / torch.arange(1.0, len(truth) + 1) ** 0.5).expand(rows, -1)
+    chosen = torch.multinomial(weights, active, generator=generator)
+    sizes = 0.5 + torch.rand(rows, active, generator=generator)
+    x = torch.zeros(rows, len(truth)).scatter_(1, chosen, sizes) @ truth
+    x += 0.02 * torch.randn(x.shape, generator=generator)
+    x -= x.mean(0)
+    return x * (x.shape[1] / x.square().sum(1).mean()).sqrt()
+
+
+def fit(x: Tensor, config: SaeConfig = SMALL, seed: int = 0) -> SparseAutoencoder:
+    generator = seeded(seed)
+    return train(initial(x, config, generator), x, config, steps=config.steps, generator=generator)[0]
+
+
+def best_cosines(truth: Tensor, sae: SparseAutoencoder) -> Tensor:
+    return (truth @ sae.W_dec.T).amax(1)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "relu"])
+def test_gradients_are_those_of_autograd(architecture: str) -> None:
+    config = SaeConfig(architecture=architecture, n_latents=24, k=4, l1=0.7)  # type: ignore[arg-type]
+    x = torch.randn(60, 10, generator=seeded())
+    start = replace(initial(x, config, seeded()), b_dec=torch.randn(10, generator=seeded(3)))
+    start = replace(start, b_enc=torch.randn(24, generator=seeded(4)))
+    trainer = _Trainer(start, x, config, 1, seeded())
+    codes = trainer._codes(x)
+    ours = trainer._gradients(x, codes, *trainer._errors(x, codes))
+
+    encoder, b_enc, decoder, b_dec = (p.clone().requires_grad_() for p in trainer.parameters)
+    f = torch.relu((x - b_dec) @ encoder.T + b_enc) * torch.from_numpy(codes.toarray() > 0)
+    penalty = 0.7 * f.sum(1) if architecture == "relu" else 0.0
+    loss = ((f @ decoder + b_dec - x).square().sum(1) + penalty).mean()
+    theirs = list(torch.autograd.grad(loss, [encoder, b_enc, decoder, b_dec]))
+    theirs[2] = theirs[2] - (theirs[2] * decoder).sum(1, keepdim=True) * decoder
+    for mine, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_planted_directions_are_found() -> None:
+    truth = directions(32, 24)
+    x = planted(truth)
+    sae = fit(x)
+    assert float(best_cosines(truth, sae).mean()) > 0.97
+    assert evaluate(sae, x).fvu < 0.1
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(48))
+
+
+def test_relu_finds_planted_directions_and_its_penalty_makes_codes_sparse() -> None:
+    truth = directions(32, 24)
+    x = planted(truth)
+    weak, strong = (fit(x, replace(SMALL, architecture="relu", l1=l1)) for l1 in (0.1, 2.0))
+    assert evaluate(x=x, sae=strong).l0 < 0.7 * evaluate(weak, x).l0
+    assert float(best_cosines(truth, strong).mean()) > 0.9
+
+
+def test_a_warm_start_finds_what_is_new_and_keeps_what_is_not() -> None:
+    truth = directions(32, 24)
+    sae = fit(planted(truth), replace(SMALL, steps=400))
+    changed = truth.clone()
+    changed[::10] = directions(4, 24, seed=5)
+    config = replace(SMALL, steps=100)
+    warm, _ = train(sae, planted(changed), config, steps=config.steps, generator=seeded())
+    cosines = best_cosines(changed, warm)
+    assert float(cosines[::10].mean()) > 0.93
+    assert float(cosines[::10].min()) > 0.8
+    assert float(cosines.mean()) > 0.97
+    home = (sae.W_dec @ truth.T).amax(0).gt(0.95)
+    home[::10] = False
+    stays = (sae.W_dec * warm.W_dec).sum(1)[(sae.W_dec @ truth.T).argmax(0)[home]]
+    assert float(stays.median()) > 0.95, "latents keep their index"
+
+
+def test_latents_that_never_fire_are_revived_and_counted() -> None:
+    truth = directions(32, 24)
+    x = planted(truth)
+    start = initial(x, SMALL, seeded())
+    silenced = start.b_enc.clone()
+    silenced[:24] = -100.0
+    sae, log = train(replace(start, b_enc=silenced), x, SMALL, steps=300, generator=seeded())
+    assert log.revived >= 24
+    assert evaluate(sae, x).dead < 0.1
+    assert float(best_cosines(truth, sae).mean()) > 0.97
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    x = planted(directions(32, 24))
+    config = replace(SMALL, steps=40)
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    try:
+        first = fit(x, config)
+        torch.set_num_threads(2)
+        second = fit(x, config)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, tensor in first.tensors().items():
+        assert torch.equal(tensor, second.tensors()[name])
+    assert not torch.equal(first.W_dec, fit(x, config, seed=1).W_dec)
+
+
+def test_the_start_is_left_as_it_was_and_steps_are_told() -> None:
+    x = planted(directions(32, 24))
+    start = initial(x, SMALL, seeded())
+    before, told = start.W_dec.clone(), list[int]()
+    _, log = train(start, x, SMALL, steps=5, generator=seeded(), on_step=told.append)
+    assert torch.equal(start.W_dec, before)
+    assert told == [1, 2, 3, 4, 5]
+    assert log.steps == len(log.losses) == 5
+
+
+@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("kind", ["zeros", "constant", "rank one", "one row", "tiny"])
+def test_input_with_little_in_it_gives_finite_numbers(architecture: str, kind: str) -> None:
+    line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(8)
+    cases = {"zeros": 0 * line, "constant": 0 * line + 3, "rank one": line, "one row": line[:1], "tiny": 1e-25 * line}
+    x = cases[kind]
+    config = SaeConfig(architecture=architecture, n_latents=16, k=2, steps=30)  # type: ignore[arg-type]
+    metrics = evaluate(fit(x, config), x)
+    assert all(torch.isfinite(torch.tensor([metrics.fvu, metrics.l0, metrics.dead])))
+    assert metrics.l0 <= (2 if architecture == "topk" else 16)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 1e6}, {"learning_rate": 1e30}, {"l1": 1e6}])
+@pytest.mark.parametrize("architecture", ["topk", "relu"])
+def test_a_mad_setting_ends_in_finite_weights(architecture: str, settings: dict[str, float]) -> None:
+    config = SaeConfig(architecture=architecture, n_latents=48, k=4, steps=20, **settings)  # type: ignore[arg-type]
+    sae = fit(planted(directions(32, 24)), config)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in sae.tensors().values())
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    x = planted(directions(32, 24))
+    start = initial(x, SMALL, seeded())
+    with pytest.raises(ValueError, match="SAE expects width 24, activations have 8"):
+        train(start, torch.zeros(4, 8), SMALL, steps=1, generator=seeded())
+    with pytest.raises(ValueError, match="NaN or infinite numbers"):
+        train(start, x * torch.inf, SMALL, steps=1, generator=seeded())
+    with pytest.raises(ValueError, match="0 rows"):
+        initial(x[:0], SMALL, seeded())
+    imported = replace(start, architecture="jump_relu", threshold=torch.zeros(48))
+    with pytest.raises(ValueError, match="only topk and relu SAEs can be trained, this one is jump_relu"):
+        train(imported, x, SMALL, steps=1, generator=seeded())
+
+
+def test_the_learning_rate_falls_with_the_root_of_the_latents() -> None:
+    assert default_learning_rate(4096) == pytest.approx(2 * default_learning_rate(4 * 4096))
+    assert default_learning_rate(1) == 1e-2
