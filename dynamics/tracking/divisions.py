@@ -96,7 +96,7 @@ class _Cosines:
             earlier = slice(max(0, at - 2), at)
             before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
             fall = (before - after) * min(1.0, float(presence[earlier].mean()))
-            score = fall / max(self._blur[a], self._blur[b])
+            score = fall / float(max(self._blur[a], self._blur[b]))
             if score > best.score:
                 best = _Parting(score, at, before, after)
         return best
