@@ -11,8 +11,8 @@ from dynamics.tracking.timeline import Timeline, window
 
 BEFORE = 4
 """Checkpoints before a latent's first sight in which its feature may have begun: SAEs see late."""
-AFTER = 1
-"""And after it: an SAE may see a first trace."""
+MATERIAL = 0.25
+"""Smallest step of presence that is called one, however sure it is."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Beginnings:
     """For every live latent of one checkpoint: how sharply its feature begins near it, and where."""
 
     score: Float[np.ndarray, " live"]
-    """Presence just after the step less presence before it, in units of what the estimate can tell."""
+    """Presence from the step on less presence before it, in units of what the estimate can tell."""
     date: Int[np.ndarray, " live"]
     """Place of the first checkpoint that carries the feature."""
     before: Float[np.ndarray, " live"]
@@ -28,22 +28,23 @@ class Beginnings:
 
 
 def beginnings(timeline: Timeline, index: int) -> Beginnings:
-    """Presence around ``index``, and its largest step up.
+    """Presence up to ``index``, and its largest step up: the least presence from a date on, less the most just before.
 
     Each feature is looked at through its latent here and, where its track goes on, through the next one too: an SAE's
     first sight is its poorest.
     """
-    places = list(window(index, BEFORE, AFTER, len(timeline)))
+    places = list(window(index, BEFORE, 0, len(timeline)))
     curve = _presence_curve(timeline, index, places)
     step_up = np.full((len(places), curve.shape[0]), -1.0)
     before, after = np.zeros_like(step_up), np.zeros_like(step_up)
     for at in range(1, len(places)):
-        before[at] = curve[:, max(0, at - 2) : at].mean(axis=1)
-        after[at] = np.minimum(curve[:, at : at + 2].mean(axis=1), 1)
+        before[at] = curve[:, max(0, at - 2) : at].max(axis=1)
+        after[at] = np.minimum(curve[:, at:].min(axis=1), 1)
         step_up[at] = after[at] - before[at]
     best = step_up.argmax(axis=0)
     each = np.arange(curve.shape[0])
-    score = step_up[best, each] / timeline.blur(index)
+    contrast = step_up[best, each]
+    score = np.where(contrast >= MATERIAL, contrast / timeline.blur(index), 0.0)
     return Beginnings(score, np.asarray(places)[best], before[best, each], after[best, each])
 
 

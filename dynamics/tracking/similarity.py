@@ -75,7 +75,7 @@ def _binary(codes: sp.csc_array) -> sp.csc_array:
     return sp.csc_array((np.ones_like(codes.data), codes.indices, codes.indptr), shape=codes.shape)
 
 
-Edges = tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
+Edges = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
 
 
 def _nearest(earlier: Float[np.ndarray, "live d_in"], later: Float[np.ndarray, "other d_in"]) -> list[Edges]:
