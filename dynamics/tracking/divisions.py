@@ -10,13 +10,15 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from dynamics.tracking.beginnings import AFTER, BEFORE
+from dynamics.tracking.beginnings import BEFORE
 from dynamics.tracking.timeline import Kin, Timeline, window
 
 KINSHIP = 0.5
 """Smallest cosine of a child's carried direction with its parent."""
 INSIDE = 0.5
 """Smallest share of a child's rows on which the parent fired."""
+MATERIAL = 0.15
+"""Smallest fall of the cosine between two children that is called one, however sure it is."""
 CHILDREN = 4
 """Most children of one parent that are looked at."""
 
@@ -74,7 +76,7 @@ class _Cosines:
     """Cosines between the carried directions of two latents of one checkpoint, over the checkpoints around it."""
 
     def __init__(self, timeline: Timeline, index: int) -> None:
-        self.places = list(window(index, BEFORE, AFTER, len(timeline)))
+        self.places = list(window(index, BEFORE, 1, len(timeline)))
         self._carried = [timeline.carried(index, s) for s in self.places]
         self._presence = [timeline.presence(index, s) for s in self.places]
         self._blur = timeline.blur(index)
@@ -97,7 +99,7 @@ class _Cosines:
             before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
             fall = (before - after) * min(1.0, float(presence[earlier].mean()))
             score = fall / float(max(self._blur[a], self._blur[b]))
-            if score > best.score:
+            if fall >= MATERIAL and score > best.score:
                 best = _Parting(score, at, before, after)
         return best
 

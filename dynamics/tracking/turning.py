@@ -12,6 +12,8 @@ from dynamics.tracking.timeline import Timeline
 
 STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
+MATERIAL = 10.0
+"""Smallest angle above the usual that is called a turn, however sure it is."""
 PER_UNCERTAINTY = 40.0
 """Degrees more per unit of relative noise of its carried direction."""
 
@@ -42,7 +44,8 @@ def turns(timeline: Timeline, former: int, latter: int) -> Turns:
     angle = (ahead + back) / 2
     usual = float(np.median(angle)) if len(angle) else 0.0
     noise = np.maximum(timeline.carried(former, former).uncertainty[i], timeline.carried(latter, latter).uncertainty[j])
-    return Turns(i, j, angle, usual, (angle - usual) / (STEADY + PER_UNCERTAINTY * noise))
+    score = np.where(angle - usual >= MATERIAL, (angle - usual) / (STEADY + PER_UNCERTAINTY * noise), 0.0)
+    return Turns(i, j, angle, usual, score)
 
 
 def _angles(here: Carried, there: Carried, rotation: Float[np.ndarray, "d_in d_in"]) -> Float[np.ndarray, " live"]:
