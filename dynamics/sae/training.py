@@ -90,6 +90,7 @@ def train(
     *,
     steps: int,
     generator: torch.Generator,
+    revive: bool = True,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[SparseAutoencoder, TrainingLog]:
     """Train an SAE further, from wherever it is, with a fresh optimiser; the one given is left as it was.
@@ -102,6 +103,7 @@ def train(
         config: learning rate, batch size and L1 weight; architecture and sizes are the SAE's own.
         steps: optimiser steps.
         generator: the only source of randomness.
+        revive: give latents that hardly fire another start; too unsettling where steps are few.
         on_step: called with the number of steps done after each.
 
     Raises:
@@ -114,7 +116,7 @@ def train(
     if x.shape[1] != sae.d_in:
         raise ValueError(f"SAE expects width {sae.d_in}, activations have {x.shape[1]}")
     with _one_thread(), torch.no_grad():
-        return _Trainer(sae, x.detach().to("cpu", torch.float32), config, steps, generator).run(on_step)
+        return _Trainer(sae, x.detach().to("cpu", torch.float32), config, steps, generator).run(on_step, revive)
 
 
 class _Trainer:
@@ -136,13 +138,13 @@ class _Trainer:
         self.revived = 0
         self.losses: list[float] = []
 
-    def run(self, on_step: Callable[[int], None] | None) -> tuple[SparseAutoencoder, TrainingLog]:
+    def run(self, on_step: Callable[[int], None] | None, revive: bool) -> tuple[SparseAutoencoder, TrainingLog]:
         order = _batches(len(self.x), self.batch, self.generator)
         looks = set(np.linspace(0, self.steps * LOOKING, LOOKS + 1, dtype=int)[1:].tolist())
         for step in range(self.steps):
             if not self._step(self.x[next(order)], _schedule(step, self.steps) * self.rate):
                 break
-            if step + 1 in looks:
+            if revive and step + 1 in looks:
                 self._revive()
             if on_step is not None:
                 on_step(step + 1)
