@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.metrics import Metrics, evaluate
+from dynamics.sae.refresh import refreshed
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.surrogates import null_activations
 from dynamics.sae.training import TrainingLog, initial, train
@@ -43,6 +44,8 @@ class Fit:
     metrics: Metrics
     """On the held-out rows."""
     log: TrainingLog
+    refreshed: int = 0
+    """Silent latents that got a fresh start before the warm start; none of them was born."""
     restarted: bool = False
     """The warm start was worse than the gate allows and a cold one replaced it."""
 
@@ -60,10 +63,11 @@ def fit_independent(
     x: Float[Tensor, "rows d_in"], held_out: Bool[np.ndarray, " rows"], config: SaeConfig, generator: torch.Generator
 ) -> Fit:
     """An SAE trained from nothing, on the full budget: the first of a chain, or a restart of the ``seed`` arm."""
-    scaling = Scaling.of(x)
+    scaling, kept = Scaling.of(x), torch.from_numpy(~held_out)
     scaled = scaling.apply(x)
-    start = initial(scaled[torch.from_numpy(~held_out)], config, generator)
-    return _trained(start, scaled, scaling, held_out, config, config.steps, generator)
+    start = initial(scaled[kept], config, generator)
+    sae, log = train(start, scaled[kept], config, steps=config.steps, generator=generator)
+    return _fit(sae, log, scaled, scaling, held_out)
 
 
 def fit_next(
@@ -80,10 +84,11 @@ def fit_next(
         previous: the SAE of the checkpoint before, in that checkpoint's raw units.
         before: scaling of that checkpoint's activations: growth of the activations is no reason to relearn.
     """
-    scaling = Scaling.of(x)
-    steps = max(1, round(config.steps * config.chain_share))
-    start = previous.to_scaled(before.mean, before.scale)
-    return _trained(start, scaling.apply(x), scaling, held_out, config, steps, generator)
+    scaling, kept = Scaling.of(x), torch.from_numpy(~held_out)
+    scaled, steps = scaling.apply(x), max(1, round(config.steps * config.chain_share))
+    start, count = refreshed(previous.to_scaled(before.mean, before.scale), scaled[kept], generator)
+    sae, log = train(start, scaled[kept], config, steps=steps, generator=generator, revive=False)
+    return replace(_fit(sae, log, scaled, scaling, held_out), refreshed=count)
 
 
 def null_chain(
@@ -120,19 +125,15 @@ def gate_fails(fit: Fit, previous: Metrics) -> bool:
 def better(warm: Fit, cold: Fit) -> Fit:
     """The cold start, marked, where it beats the warm one by the margin that called for it; else the warm one."""
     wins = warm.metrics.fvu > cold.metrics.fvu + WORSE_FVU or warm.metrics.dead > cold.metrics.dead + WORSE_DEAD
-    return Fit(cold.sae, cold.metrics, cold.log, restarted=True) if wins else warm
+    return replace(cold, restarted=True) if wins else warm
 
 
-def _trained(
-    start: SparseAutoencoder,
+def _fit(
+    sae: SparseAutoencoder,
+    log: TrainingLog,
     scaled: Float[Tensor, "rows d_in"],
     scaling: Scaling,
     held_out: Bool[np.ndarray, " rows"],
-    config: SaeConfig,
-    steps: int,
-    generator: torch.Generator,
 ) -> Fit:
-    kept = torch.from_numpy(held_out)
-    sae, log = train(start, scaled[~kept], config, steps=steps, generator=generator)
-    metrics = evaluate(sae, scaled[kept] if bool(kept.any()) else scaled)
-    return Fit(sae.to_raw(scaling.mean, scaling.scale), metrics, log)
+    measured = torch.from_numpy(held_out) if held_out.any() else torch.ones(len(scaled), dtype=torch.bool)
+    return Fit(sae.to_raw(scaling.mean, scaling.scale), evaluate(sae, scaled[measured]), log)

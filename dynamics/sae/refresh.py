@@ -1,0 +1,97 @@
+"""A fresh start, towards what is badly reconstructed, for latents that have fallen silent.
+
+Done before a warm start and not during it: a short training has no time to settle what is revived again and again.
+An error's own direction would be a poor start. Of a feature that split, the latent of the whole explains a good part of
+the rows of either half; what is missing there is the difference. So errors say *where* something is missing, and the
+activations on those rows say what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dynamics.sae.autoencoder import SparseAutoencoder
+
+SILENT = 5e-4
+"""A latent that fires on a smaller share of the rows is refreshed."""
+TRIES = 4
+"""Directions tried for each latent to refresh; the most telling are taken."""
+SHARPENINGS = 3
+"""Rounds in which a direction is turned towards what many errors share, and away from one row's noise."""
+ALIKE = 0.9
+"""Largest cosine of a new direction with another decoder row: halves of a feature that split are alike."""
+ROWS = 16384
+"""Rows whose errors are looked at."""
+
+
+def refreshed(
+    sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"], generator: torch.Generator
+) -> tuple[SparseAutoencoder, int]:
+    """The SAE with its silent latents pointing at what it reconstructs badly, and how many those are.
+
+    All other latents stay as they are. Fewer than all silent ones are refreshed where fewer directions are new.
+
+    Args:
+        sae: the SAE before, in scaled units.
+        x: activations of the checkpoint that it will be trained on, in scaled units.
+        generator: the only source of randomness.
+    """
+    x = x[torch.randperm(len(x), generator=generator)[:ROWS]]
+    codes = sae.encode_sparse(x)
+    silent = np.flatnonzero(np.bincount(codes.indices, minlength=sae.n_latents) < SILENT * len(x))
+    error = x - sae.decode(codes)
+    if len(silent) == 0 or not float(error.square().sum()) > 1e-9 * x.numel():
+        return sae, 0
+    others = sae.W_dec[torch.from_numpy(np.setdiff1d(np.arange(sae.n_latents), silent))]
+    found = missing_directions(x, error, others, len(silent), generator)
+    return _replaced(sae, silent[: len(found)], found), len(found)
+
+
+def missing_directions(
+    x: Float[Tensor, "rows d_in"],
+    error: Float[Tensor, "rows d_in"],
+    known: Float[Tensor, "known d_in"],
+    count: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "found d_in"]:
+    """At most ``count`` unit directions of what is badly reconstructed, unlike the known ones and each other.
+
+    Errors are drawn by their square and sharpened, and taken in order of how skew all errors are along them: what fires
+    on few rows, and strongly, is a feature rather than noise.
+    """
+    power = error.square().sum(1)
+    drawn = torch.multinomial(power, min(TRIES * count, int((power > 0).sum())), generator=generator)
+    missing = normalize(error[drawn])
+    for _ in range(SHARPENINGS):
+        missing = normalize((error @ missing.T).relu_().square_().T @ error)
+    along = error @ missing.T
+    cubes = along.relu().pow(3)
+    skewness = cubes.mean(0) / along.square().mean(0).pow(1.5).clamp_min(1e-12)
+    directions = normalize(cubes.T @ x)[skewness.argsort(descending=True, stable=True)]
+    return directions[_unlike(directions, known)[:count]]
+
+
+def _unlike(directions: Float[Tensor, "tries d_in"], known: Float[Tensor, "known d_in"]) -> Int[Tensor, " kept"]:
+    """The directions that are like none of the known ones and like none kept before them."""
+    new = (directions @ known.T).amax(1) <= ALIKE if len(known) else torch.ones(len(directions), dtype=torch.bool)
+    alike = (directions @ directions.T > ALIKE).numpy()
+    kept: list[int] = []
+    for n in new.nonzero().flatten().tolist():
+        if not alike[n, kept].any():
+            kept.append(n)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def _replaced(
+    sae: SparseAutoencoder, latents: Int[np.ndarray, " found"], directions: Float[Tensor, "found d_in"]
+) -> SparseAutoencoder:
+    where = torch.from_numpy(latents)
+    W_enc, b_enc, W_dec = sae.W_enc.clone(), sae.b_enc.clone(), sae.W_dec.clone()
+    W_enc[:, where], b_enc[where], W_dec[where] = directions.T, 0.0, directions
+    return replace(sae, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec)
