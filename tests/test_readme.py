@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import dynamics
 from dynamics.cli import main
+from dynamics.recorder import SAE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,6 +73,7 @@ def quiet_trainer(**options: Any) -> pl.Trainer:
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the README's reader has already: a model, data, a probe, saved checkpoints, activations of their own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(SAE), "steps", 60)  # the settings that are used where none are given
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -103,13 +106,12 @@ def test_code_and_commands_of_the_readme_run(surroundings: dict[str, Any], capsy
     for command in commands:
         assert main(shlex.split(command)[1:]) in (0, None), f"{command}\n{capsys.readouterr().err}"
     assert Path("imported.html").exists()
+    dynamics.open("runs/plain").analyze(progress=False)  # or its worker would go on after the test
 
 
 def test_saved_checkpoints_give_the_steps_of_their_names(surroundings: dict[str, Any]) -> None:
     block = next(block for block in blocks("python") if "load_state_dict" in block)
     exec(compile(block, "README.md", "exec"), surroundings)
-    import dynamics
-
     steps = dynamics.open("runs/afterwards").sql("select step from checkpoints", format="rows")
     assert steps == [(8,), (16,), (24,)]
 

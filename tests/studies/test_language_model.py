@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,11 @@ from studies.language_model.model import CharacterModel
 from studies.language_model.summary import events, firing, remarks, transitions, truth
 from studies.language_model.training import QUICK, train
 from studies.language_model.truth import NgramDistance, bottom, distances, fit_ngrams, nearest
+
+
+ROOT = Path(__file__).parents[2]
+RUN = "out/language_model"
+"""Where the notebook looks."""
 
 
 @pytest.fixture(autouse=True)
@@ -159,23 +166,38 @@ def test_an_existing_directory_is_left_alone(tmp_path: Path, capsys: pytest.Capt
     assert "exists; give a new name" in capsys.readouterr().err
 
 
-def test_the_small_run_from_start_to_report(tmp_path: Path) -> None:
+def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "studies.language_model", "--quick", "--run", "run"],
+        [sys.executable, "-m", "studies.language_model", "--quick", "--run", RUN],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert time.monotonic() - started < 180
     assert "nearest model: unigram" in done.stdout
-    assert 'dynamics sql run "' in done.stdout
-    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000
-    run = dynamics.open(tmp_path / "run")
+    assert f'/{RUN} "with compared' in done.stdout
+    assert (tmp_path / RUN / "report.html").stat().st_size > 100_000
+    run = dynamics.open(tmp_path / RUN)
     steps = [step for (step,) in run.sql("select step from checkpoints", format="rows")]
     assert steps == QUICK.schedule.steps(QUICK.steps)
     assert run.sites() == ["blocks.0", "blocks.1"]
     assert run.sql("select count(*) from contexts where text is null", format="rows") == [(0,)]
-    assert list(map(int, json.loads((tmp_path / "run" / "ngrams.json").read_text())["unigram"])) == steps
+    assert list(map(int, json.loads((tmp_path / RUN / "ngrams.json").read_text())["unigram"])) == steps
+
+    monkeypatch.chdir(tmp_path)
+    run_notebook(ROOT / "notebooks" / "first_steps.ipynb")
+
+
+def run_notebook(path: Path) -> None:
+    """Runs the code cells in order; the value of a cell that ends in an expression must have content to show."""
+    names: dict[str, Any] = {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            *body, last = ast.parse("".join(cell["source"])).body
+            assert isinstance(last, ast.Expr)
+            exec(compile(ast.Module(body, []), path.name, "exec"), names)
+            shown = eval(compile(ast.Expression(last.value), path.name, "eval"), names)
+            assert shown.to_dict() if hasattr(shown, "to_dict") else shown
