@@ -26,7 +26,6 @@ from studies.language_model.summary import events, firing, remarks, transitions,
 from studies.language_model.training import QUICK, train
 from studies.language_model.truth import NgramDistance, bottom, distances, fit_ngrams, nearest
 
-
 ROOT = Path(__file__).parents[2]
 RUN = "out/language_model"
 """Where the notebook looks."""
