@@ -20,6 +20,9 @@ OVERLAP = 0.5
 COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
+AS_BEFORE = 0.8
+"""Correlation of a rotating feature's codes before and after, against the usual link's, from which it fires as before."""
+
 Place = tuple[int, int]
 """(position in the series, position among the live latents there)."""
 
@@ -172,15 +175,20 @@ def _beginning_reason(timeline: Timeline, k: int, follows: bool, here: Place) ->
     return "seen at one checkpoint only"
 
 
-def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
+def rotation_events(followed: Followed, claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
     """A candidate for every link whose feature turned further than one in twenty of the null's."""
     events = []
-    for k, t in claims.turns.items():
+    for step in followed.steps:
+        k, t = step.later, claims.turns[step.later]
         p = tested(Units(np.full(len(t.j), k), t.j, t.score))
+        correlation = dict(zip(step.links.j.tolist(), step.links.correlation.tolist(), strict=True))
+        usual = float(np.median(step.links.correlation)) if len(step.links) else 0.0
         for n in np.flatnonzero(p <= 0.05):
-            evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual}
             parent, child = (k - 1, int(t.i[n])), (k, int(t.j[n]))
-            events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence))
+            as_before = correlation.get(child[1], 0.0)
+            evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual, "correlation": as_before}
+            reason = None if as_before >= AS_BEFORE * usual else "fires on other rows than before"
+            events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence, reason))
     return events
 
 

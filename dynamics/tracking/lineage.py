@@ -62,7 +62,9 @@ def tracks_from(edges: list[Edge], live: list[int]) -> Tracks:
     return Tracks(of, positions)
 
 
-def components(edges: list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]], size: int) -> Int[np.ndarray, " nodes"]:
+def components(
+    edges: list[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]], size: int
+) -> Int[np.ndarray, " nodes"]:
     """A number for every node, equal where edges connect."""
     rows = np.concatenate([np.zeros(0, np.int64), *(a for a, _ in edges)])
     columns = np.concatenate([np.zeros(0, np.int64), *(b for _, b in edges)])
