@@ -21,7 +21,7 @@ COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
 AS_BEFORE = 0.8
-"""Correlation of a rotating feature's codes before and after, against the usual link's, from which it fires as before."""
+"""Correlation of a rotating feature's codes before and after, against the usual link's, to have fired as before."""
 
 Place = tuple[int, int]
 """(position in the series, position among the live latents there)."""
