@@ -99,7 +99,7 @@ def _write(
         n_latents=fit.sae.n_latents,
         k=fit.sae.k,
         **asdict(fit.metrics),
-        revived=fit.log.revived,
+        revived=fit.log.revived + fit.refreshed,
         restarted=fit.restarted,
         geometry=shape or {},
     )

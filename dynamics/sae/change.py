@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.tracking.checkpoint import Checkpoint, live_checkpoint
-from dynamics.tracking.procrustes import procrustes
 from dynamics.tracking.similarity import candidate_pairs
 
 SURE = 0.5
@@ -45,9 +45,9 @@ class Seen:
         return sp.csc_array(self.sae.encode_sparse(self.x))
 
     @cached_property
-    def residual(self) -> Float32[np.ndarray, "rows d_in"]:
+    def residual(self) -> Float[Tensor, "rows d_in"]:
         """What the SAE does not reconstruct."""
-        return np.asarray((self.x - self.sae.decode(sp.csr_array(self.codes))).numpy(), dtype=np.float32)
+        return self.x - self.sae.decode(sp.csr_array(self.codes))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Change:
     """Standard deviation of the logarithm of the later code over the earlier one, on rows that stay."""
     residual_kept: float
     """Cosine between what the SAEs leave unexplained before and after, row by row, in [0, 1]."""
-    turn: Float32[np.ndarray, "d_in d_in"]
+    turn: Float[Tensor, "d_in d_in"]
     """The orthogonal map of the whole space: scaled activations @ turn."""
 
     def at(self, density: Float[np.ndarray, " latents"]) -> tuple[Float[np.ndarray, " latents"], ...]:
@@ -82,8 +82,8 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
         later: the next one, the same rows.
         donors: for each row the one whose residual it would get.
     """
-    turn = _turn(earlier.x.numpy(), later.x.numpy())
-    refitted = Seen(earlier.x @ torch.from_numpy(turn), later.sae)
+    turn = _turn(earlier.x, later.x)
+    refitted = Seen(earlier.x @ turn, later.sae)
     turned = earlier.residual @ turn
     residual_kept = min(1.0, _cosine(turned, later.residual) / max(_cosine(turned, refitted.residual), 1e-3))
     i, j = sure_continuations(earlier, later)
@@ -97,24 +97,24 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
     return Change(total.density, kept, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
 
 
-def _turn(
-    earlier: Float[np.ndarray, "rows d_in"], later: Float[np.ndarray, "rows d_in"]
-) -> Float32[np.ndarray, "d_in d_in"]:
-    standing = (STANDING * len(earlier)) ** 0.5 * np.eye(earlier.shape[1], dtype=np.float32)
-    return procrustes(np.concatenate([earlier, standing]), np.concatenate([later, standing]))[0]
+def _turn(earlier: Float[Tensor, "rows d_in"], later: Float[Tensor, "rows d_in"]) -> Float[Tensor, "d_in d_in"]:
+    """The orthogonal Procrustes map (Schönemann 1966), held to no turn where there is nothing to tell it."""
+    u, _, vh = torch.linalg.svd(earlier.T @ later + STANDING * len(earlier) * torch.eye(earlier.shape[1]))
+    turn: Tensor = u @ vh
+    return turn
 
 
 def exchange(seen: Seen, donors: Int[np.ndarray, " rows"], kept: float) -> Float[Tensor, "rows d_in"]:
     """The activations with residuals that have cosine ``kept`` with their own."""
     own = seen.residual
-    return seen.x + torch.from_numpy(mixed(own, own[donors], kept) - own)
+    return seen.x + (mixed(own, own[torch.from_numpy(donors)], kept) - own)
 
 
 def mixed(
-    own: Float[np.ndarray, "rows d_in"], other: Float[np.ndarray, "rows d_in"], kept: float
-) -> Float32[np.ndarray, "rows d_in"]:
+    own: Float[Tensor, "rows d_in"], other: Float[Tensor, "rows d_in"], kept: float
+) -> Float[Tensor, "rows d_in"]:
     """Residuals of the same size that have cosine ``kept`` with ``own``, the rest being ``other``."""
-    return np.asarray(kept * own + (1 - kept**2) ** 0.5 * other, dtype=np.float32)
+    return kept * own + math.sqrt(1 - kept**2) * other
 
 
 def sure_continuations(earlier: Seen, later: Seen) -> tuple[Int[np.ndarray, " sure"], Int[np.ndarray, " sure"]]:
@@ -190,6 +190,6 @@ def _robust_deviation(values: Float[np.ndarray, " n"]) -> float:
     return float((high - low) / 1.349)  # of a normal distribution the interquartile range is 1.349 deviations
 
 
-def _cosine(one: Float[np.ndarray, "rows d_in"], other: Float[np.ndarray, "rows d_in"]) -> float:
-    size = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return max(0.0, float(np.vdot(one, other)) / max(size, 1e-12))
+def _cosine(one: Float[Tensor, "rows d_in"], other: Float[Tensor, "rows d_in"]) -> float:
+    size = float(one.norm()) * float(other.norm())
+    return max(0.0, float((one * other).sum()) / max(size, 1e-12))

@@ -26,7 +26,7 @@ SHARPENINGS = 3
 """Rounds in which a direction is turned towards what many errors share, and away from one row's noise."""
 ALIKE = 0.9
 """Largest cosine of a new direction with another decoder row: halves of a feature that split are alike."""
-ROWS = 16384
+ROWS = 32768
 """Rows whose errors are looked at."""
 
 

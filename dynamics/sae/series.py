@@ -16,6 +16,7 @@ from dynamics.sae.metrics import Metrics, evaluate
 from dynamics.sae.refresh import refreshed
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.surrogates import null_activations
+from dynamics.sae.threads import one_thread
 from dynamics.sae.training import TrainingLog, initial, train
 
 __all__ = [
@@ -86,7 +87,8 @@ def fit_next(
     """
     scaling, kept = Scaling.of(x), torch.from_numpy(~held_out)
     scaled, steps = scaling.apply(x), max(1, round(config.steps * config.chain_share))
-    start, count = refreshed(previous.to_scaled(before.mean, before.scale), scaled[kept], generator)
+    with one_thread():
+        start, count = refreshed(previous.to_scaled(before.mean, before.scale), scaled[kept], generator)
     sae, log = train(start, scaled[kept], config, steps=steps, generator=generator, revive=False)
     return replace(_fit(sae, log, scaled, scaling, held_out), refreshed=count)
 

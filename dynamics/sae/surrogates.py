@@ -6,8 +6,9 @@ are as measured between the real checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +19,7 @@ from torch import Tensor
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.change import Change, Seen, measure_change, mixed
 from dynamics.sae.scaling import Scaling
+from dynamics.sae.threads import one_thread
 
 TRIES = 4
 """Rounds of drawing rows for codes that move, each for those whose row was taken."""
@@ -31,7 +33,8 @@ def null_activations(
 ) -> list[Float[Tensor, "rows d_in"]]:
     """Surrogates of the second snapshot and of those after it, each made of the surrogate before, in raw units.
 
-    Depends on its arguments alone, so they can be made anew instead of stored.
+    Depends on its arguments alone, so they can be made anew instead of stored. Works on one CPU thread: a sum that came
+    out different in its last digit would shift every random number after it.
 
     Args:
         saes: the chain's SAE of each snapshot, in raw units.
@@ -43,16 +46,21 @@ def null_activations(
         ValueError: if a snapshot does not vary at all.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    scalings = [Scaling.of(x) for x in snapshots]
-    seen = [
-        Seen(s.apply(x), sae.to_scaled(s.mean, s.scale)) for s, x, sae in zip(scalings, snapshots, saes, strict=True)
-    ]
-    last, made = seen[0], []
-    for earlier, later, scaling in zip(seen, seen[1:], scalings[1:], strict=False):
+    with one_thread():
+        scalings = [Scaling.of(x) for x in snapshots]
+        scaled = zip(scalings, snapshots, saes, strict=True)
+        seen = [Seen(by.apply(x), sae.to_scaled(by.mean, by.scale)) for by, x, sae in scaled]
+        return [by.undo(x) for by, x in zip(scalings[1:], _surrogates(seen, sequence, rng), strict=True)]
+
+
+def _surrogates(
+    seen: list[Seen], sequence: Int[np.ndarray, " rows"], rng: np.random.Generator
+) -> Iterator[Float[Tensor, "rows d_in"]]:
+    last = seen[0]
+    for earlier, later in pairwise(seen):
         change = measure_change(earlier, later, donors(sequence, rng))
         last = surrogate(last, change, donors(sequence, rng), rng)
-        made.append(scaling.undo(last.x))
-    return made
+        yield last.x
 
 
 def surrogate(seen: Seen, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Seen:
@@ -68,10 +76,9 @@ def surrogate(seen: Seen, change: Change, donors: Int[np.ndarray, " rows"], rng:
         rng: the only source of randomness.
     """
     codes = sp.csr_array(jittered(seen.codes, change, rng))
-    noise = mixed(seen.residual, seen.residual[donors], change.residual_kept)
-    turn = torch.from_numpy(change.turn)
-    x = (seen.sae.decode(codes) + torch.from_numpy(noise)) @ turn
-    return Seen(Scaling.of(x).apply(x), _turned(seen.sae, turn))
+    noise = mixed(seen.residual, seen.residual[torch.from_numpy(donors)], change.residual_kept)
+    x = (seen.sae.decode(codes) + noise) @ change.turn
+    return Seen(Scaling.of(x).apply(x), _turned(seen.sae, change.turn))
 
 
 def _turned(sae: SparseAutoencoder, turn: Float[Tensor, "d_in d_in"]) -> SparseAutoencoder:

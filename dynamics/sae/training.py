@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.nn.functional import embedding_bag, normalize
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.selection import positive_codes, strongest_codes
+from dynamics.sae.threads import one_thread
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises from zero."""
@@ -69,7 +69,7 @@ def initial(x: Float[Tensor, "rows d_in"], config: SaeConfig, generator: torch.G
     config = config.resolved(x.shape[1])
     assert config.n_latents is not None
     x = x.detach().to("cpu", torch.float32)
-    with _one_thread():
+    with one_thread():
         rows = torch.randint(len(x), (config.n_latents,), generator=generator)
         noise = torch.randn(config.n_latents, x.shape[1], generator=generator)
         directions = normalize(x[rows] - x.mean(0) + 1e-3 * noise)
@@ -115,7 +115,7 @@ def train(
         raise ValueError(f"only topk and relu SAEs can be trained, this one is {sae.architecture}")
     if x.shape[1] != sae.d_in:
         raise ValueError(f"SAE expects width {sae.d_in}, activations have {x.shape[1]}")
-    with _one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad():
         return _Trainer(sae, x.detach().to("cpu", torch.float32), config, steps, generator).run(on_step, revive)
 
 
@@ -259,14 +259,3 @@ def _check_activations(x: Tensor) -> None:
         raise ValueError("an SAE cannot be trained on 0 rows")
     if not bool(torch.isfinite(x).all()):
         raise ValueError("activations hold NaN or infinite numbers; an SAE cannot be trained on them")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: sums come out the same on every machine load, and small products do not wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

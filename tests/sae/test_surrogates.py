@@ -88,6 +88,20 @@ def test_the_same_generator_makes_the_same_surrogates():
     assert not torch.allclose(one, other)
 
 
+def test_the_number_of_threads_makes_no_difference():
+    world = World()
+    snapshots = [world.raw(world.codes), world.raw(world.later(0.8, 0.3), world.fresh_noise())] * 2
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            made.append(null_activations([world.sae()] * 4, snapshots, SEQUENCE, generator()))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
 def test_change_is_measured_as_it_was_made():
     world = World()
     earlier, later = world.raw(world.codes), world.raw(world.later(0.8, 0.3), world.fresh_noise())
@@ -174,7 +188,7 @@ def test_a_snapshot_that_does_not_vary_is_refused():
 def test_jitter_keeps_how_often_latents_fire_and_how_strongly():
     world, rng = World(), np.random.default_rng(0)
     codes = sp.csc_array(world.codes.astype(np.float32))
-    change = Change(np.array([0.1]), np.array([0.7]), np.array([0.35]), 0.0, np.eye(WIDTH, dtype=np.float32))
+    change = Change(np.array([0.1]), np.array([0.7]), np.array([0.35]), 0.0, torch.eye(WIDTH))
     later = codes
     for _ in range(5):
         later = jittered(later, change, rng)
@@ -188,7 +202,7 @@ def test_jitter_keeps_how_often_latents_fire_and_how_strongly():
 
 
 def test_strata_differ():
-    change = Change(np.array([0.01, 0.1]), np.array([0.4, 0.9]), np.array([0.5, 0.1]), 0.0, np.eye(2, dtype=np.float32))
+    change = Change(np.array([0.01, 0.1]), np.array([0.4, 0.9]), np.array([0.5, 0.1]), 0.0, torch.eye(2))
     kept, spread = change.at(np.array([0.001, 0.0316, 0.5]))
     np.testing.assert_allclose(kept, [0.4, 0.65, 0.9], atol=1e-3)
     np.testing.assert_allclose(spread, [0.5, 0.3, 0.1], atol=1e-3)
