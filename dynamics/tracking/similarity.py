@@ -127,10 +127,12 @@ def _measured(
 
 
 def _moments(codes: sp.csc_array) -> tuple[Float[np.ndarray, " live"], Float[np.ndarray, " live"]]:
+    """Mean and deviation; endless where codes vary by rounding alone, so that they correlate with nothing."""
     rows = codes.shape[0]
     mean = np.asarray(codes.sum(axis=0, dtype=np.float64)).ravel() / rows
     square = np.asarray(codes.multiply(codes).sum(axis=0, dtype=np.float64)).ravel() / rows
-    return mean, np.sqrt(np.maximum(square - mean**2, 1e-18))
+    variance = square - mean**2
+    return mean, np.where(variance > 1e-6 * square, np.sqrt(np.maximum(variance, 0)), np.inf)
 
 
 def _at(
