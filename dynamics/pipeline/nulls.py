@@ -20,9 +20,11 @@ def null_snapshots(run: RunDirectory, state: SiteState, seed: int) -> list[Float
     Made anew from files each time instead of stored: the same for the same seed.
     """
     span = null_span(state, seed)
+    earlier = [record for record in state.chain if record.step < span[0].step][-1:]
     return series.null_activations(
         [load_sae(run, record) for record in span],
         [load_activations(run, state.snapshot(record.step)) for record in span],
         load_probe(run, state.snapshot(span[0].step).probe).sequence,
         seeded(settings(run), state.branch, state.site, "surrogates", seed),
+        *((load_sae(run, record), load_activations(run, state.snapshot(record.step))) for record in earlier),
     )

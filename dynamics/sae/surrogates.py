@@ -1,7 +1,9 @@
 """Surrogate snapshots: what a site would look like, had nothing happened to its features.
 
-Every live feature goes on by construction; noise, jitter, the turn of the whole space and the growth of the activations
-are as measured between the real checkpoints.
+Every feature that goes on in reality, before or after, goes on by construction; noise, jitter, the turn of the whole
+space and the growth of the activations are as measured between the real checkpoints. What other latents write is taken
+for noise: half of the live latents of a large dictionary fire on nothing that lasts, and they must come and go here as
+they do in reality.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.change import Change, Seen, measure_change, mixed
+from dynamics.sae.change import Change, Seen, measure_change, mixed, sure_continuations
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.threads import one_thread
 
@@ -30,6 +32,7 @@ def null_activations(
     snapshots: Sequence[Float[Tensor, "rows d_in"]],
     sequence: Int[np.ndarray, " rows"],
     generator: torch.Generator,
+    before: tuple[SparseAutoencoder, Float[Tensor, "rows d_in"]] | None = None,
 ) -> list[Float[Tensor, "rows d_in"]]:
     """Surrogates of the second snapshot and of those after it, each made of the surrogate before, in raw units.
 
@@ -41,29 +44,54 @@ def null_activations(
         snapshots: raw activations of the same rows at consecutive checkpoints.
         sequence: the sequence that each row belongs to; residuals are exchanged between sequences.
         generator: the only source of randomness.
+        before: the chain's SAE and the snapshot of the checkpoint before the first, if there is one: a feature that
+            dies after the first is known by it.
 
     Raises:
         ValueError: if a snapshot does not vary at all.
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     with one_thread():
-        scalings = [Scaling.of(x) for x in snapshots]
-        scaled = zip(scalings, snapshots, saes, strict=True)
-        seen = [Seen(by.apply(x), sae.to_scaled(by.mean, by.scale)) for by, x, sae in scaled]
-        return [by.undo(x) for by, x in zip(scalings[1:], _surrogates(seen, sequence, rng), strict=True)]
+        seen = [_seen(sae, x) for sae, x in zip(saes, snapshots, strict=True)]
+        standing = lasting(seen[0], seen[1], None if before is None else _seen(*before))
+        made = _surrogates(seen, standing, sequence, rng)
+        return [Scaling.of(x).undo(y) for x, y in zip(snapshots[1:], made, strict=True)]
+
+
+def _seen(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"]) -> Seen:
+    scaling = Scaling.of(x)
+    return Seen(scaling.apply(x), sae.to_scaled(scaling.mean, scaling.scale))
+
+
+def lasting(here: Seen, later: Seen, earlier: Seen | None) -> Bool[np.ndarray, " latents"]:
+    """Which latents are surely the same feature at the next checkpoint or at the one before."""
+    standing = np.zeros(here.sae.n_latents, dtype=bool)
+    standing[sure_continuations(here, later)[0]] = True
+    if earlier is not None:
+        standing[sure_continuations(earlier, here)[1]] = True
+    return standing
 
 
 def _surrogates(
-    seen: list[Seen], sequence: Int[np.ndarray, " rows"], rng: np.random.Generator
+    seen: list[Seen],
+    standing: Bool[np.ndarray, " latents"],
+    sequence: Int[np.ndarray, " rows"],
+    rng: np.random.Generator,
 ) -> Iterator[Float[Tensor, "rows d_in"]]:
     last = seen[0]
     for earlier, later in pairwise(seen):
         change = measure_change(earlier, later, donors(sequence, rng))
-        last = surrogate(last, change, donors(sequence, rng), rng)
+        last = surrogate(last, standing, change, donors(sequence, rng), rng)
         yield last.x
 
 
-def surrogate(seen: Seen, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Seen:
+def surrogate(
+    seen: Seen,
+    standing: Bool[np.ndarray, " latents"],
+    change: Change,
+    donors: Int[np.ndarray, " rows"],
+    rng: np.random.Generator,
+) -> Seen:
     """The next surrogate in scaled units: codes jittered, residuals exchanged, the space turned, as much as measured.
 
     It comes with the same SAE, turned with the space: what that sees there is what the one after it is made of, so
@@ -71,12 +99,16 @@ def surrogate(seen: Seen, change: Change, donors: Int[np.ndarray, " rows"], rng:
 
     Args:
         seen: the surrogate before, or the real checkpoint at the start.
+        standing: the latents whose features go on; what the others write is exchanged with the residual.
         change: what happens to features that go on.
         donors: for each row the one that gives its residual.
         rng: the only source of randomness.
     """
-    codes = sp.csr_array(jittered(seen.codes, change, rng))
-    noise = mixed(seen.residual, seen.residual[torch.from_numpy(donors)], change.residual_kept)
+    features = sp.csc_array(seen.codes @ sp.diags_array(standing.astype(np.float32)))
+    features.eliminate_zeros()
+    residual = seen.x - seen.sae.decode(sp.csr_array(features))
+    codes = sp.csr_array(jittered(features, change, rng))
+    noise = mixed(residual, residual[torch.from_numpy(donors)], change.residual_kept)
     x = (seen.sae.decode(codes) + noise) @ change.turn
     return Seen(Scaling.of(x).apply(x), _turned(seen.sae, change.turn))
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy.stats import genpareto
 
 TAIL_SHARE = 0.05
-"""Largest null scores that the tail is fitted to."""
-TAIL_LEAST = 40
+"""Largest null scores that the tail is fitted to; at most half of those above 0."""
+TAIL_LEAST = 20
 """Fewest scores that a tail is fitted to; with fewer, p is counted only."""
 NEVER_BELOW = 0.02
 """How far below one over the number of null candidates a fitted tail may go: an extrapolation of 50 times, no more."""
@@ -46,12 +46,12 @@ def smallest_p(null: Float[np.ndarray, " m"]) -> float:
 
 def _tail(ordered: Float[np.ndarray, " m"]) -> tuple[float, float, float] | None:
     """Threshold, shape and scale of the upper tail, None where there are too few scores or they do not vary."""
-    size = max(int(TAIL_SHARE * len(ordered)), TAIL_LEAST)
-    if len(ordered) < 4 * TAIL_LEAST:
+    size = min(int(TAIL_SHARE * len(ordered)), int(np.sum(ordered > 0) / 2))
+    if size < TAIL_LEAST:
         return None
     threshold = float(ordered[-size - 1])
     excess = ordered[-size:] - threshold
-    if excess.max() <= 1e-9 or np.mean(excess > 0) < 0.5:
+    if excess[size // 2] <= 1e-9:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -54,17 +54,16 @@ class Claims:
     drifts: Drifts
 
     def units(self, kind: str) -> Units:
-        """All candidates of a kind, whatever is concluded of them."""
+        """All that could be called an event of a kind; the score is 0 where the detector would not, whatever it saw."""
         if kind in ("birth", "death"):
             timeline, found = (self.forward, self.births) if kind == "birth" else (self.backward, self.deaths)
-            return _units((timeline.place(k), np.arange(len(b.score)), b.score) for k, b in found.items())
+            scores = {k: np.where(timeline.lasting_starts(k), b.score, 0.0) for k, b in found.items()}
+            return _of_latents(timeline, scores)
         if kind in ("split", "merge"):
             timeline, families = (self.forward, self.splits) if kind == "split" else (self.backward, self.merges)
-            return _units(
-                (timeline.place(k), np.arange(len(s)), s) for k, s in _child_scores(timeline, families).items()
-            )
+            return _of_latents(timeline, _child_scores(timeline, families))
         if kind == "rotation":
-            return _units((k, t.j, t.score) for k, t in self.turns.items())
+            return _units((k, t.j, np.where(t.as_before, t.score, 0.0)) for k, t in self.turns.items())
         starts = [self.forward.tracks.first(int(t)) for t in self.drifts.track]
         places = np.array(starts, dtype=np.int64).reshape(-1, 2)
         return Units(places[:, 0], places[:, 1], self.drifts.score)
@@ -82,7 +81,7 @@ def claims(followed: Followed) -> Claims:
         deaths={k: beginnings(backward, k) for k in range(1, length)},
         splits=families(forward),
         merges=families(backward),
-        turns={k: turns(forward, k - 1, k) for k in range(1, length)},
+        turns={step.later: turns(forward, step.earlier, step.later, step.links) for step in followed.steps},
         drifts=drifts(forward),
     )
 
@@ -100,10 +99,19 @@ def families(timeline: Timeline) -> list[Family]:
 def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " _"]]:
     """The best division score of every live latent as a child; 0 for those that are in no family."""
     best = {k: np.zeros(len(timeline.track_of(k))) for k in range(1, len(timeline))}
+    lasting = {k: timeline.lasting_starts(k) for k in best}
     for family in found:
+        if not any(lasting[family.latter][child] for child in family.division.children):
+            continue
         for child in family.division.children[:2]:
             best[family.latter][child] = max(best[family.latter][child], family.division.score)
     return best
+
+
+def _of_latents(timeline: Timeline, scores: dict[int, Float[np.ndarray, " _"]]) -> Units:
+    """Those at the last checkpoint in reading order cannot last, so they are no candidates."""
+    last = len(timeline) - 1
+    return _units((timeline.place(k), np.arange(len(s)), s) for k, s in scores.items() if k < last)
 
 
 def _units(parts: Iterable[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]]) -> Units:

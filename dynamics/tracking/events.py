@@ -20,8 +20,9 @@ OVERLAP = 0.5
 COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
-AS_BEFORE = 0.8
-"""Correlation of a rotating feature's codes before and after, against the usual link's, to have fired as before."""
+
+AWAY = 1.5
+"""Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
 
 Place = tuple[int, int]
 """(position in the series, position among the live latents there)."""
@@ -78,7 +79,7 @@ def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[
     best: dict[int, tuple[float, Event]] = {}
     for family in found:
         latter, division = family.latter, family.division
-        starts = timeline.starts(latter)
+        starts = timeline.lasting_starts(latter)
         if not any(starts[c] for c in division.children):
             continue
         track = int(timeline.track_of(family.former)[division.parent])
@@ -157,10 +158,10 @@ def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> l
     timeline, found = (claims.forward, claims.births) if kind == "birth" else (claims.backward, claims.deaths)
     events = []
     for k, b in found.items():
-        follows = timeline.following(k) >= 0
+        lasting = timeline.lasting_starts(k)
         for n in np.flatnonzero(timeline.starts(k)):
             here = (timeline.place(k), int(n))
-            reason = excluded.get(here) or _beginning_reason(timeline, k, bool(follows[n]), here)
+            reason = excluded.get(here) or (None if lasting[n] else "seen at one checkpoint only")
             evidence = {"presence_before": float(b.before[n]), "presence_after": float(b.after[n])}
             if timeline.backwards:
                 evidence = {"presence_before": float(b.after[n]), "presence_after": float(b.before[n])}
@@ -169,25 +170,15 @@ def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> l
     return events
 
 
-def _beginning_reason(timeline: Timeline, k: int, follows: bool, here: Place) -> str | None:
-    if follows or len(timeline.tracks.positions[timeline.tracks.of[here[0]][here[1]]]) > 1:
-        return None
-    return "seen at one checkpoint only"
-
-
-def rotation_events(followed: Followed, claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
+def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
     """A candidate for every link whose feature turned further than one in twenty of the null's."""
     events = []
-    for step in followed.steps:
-        k, t = step.later, claims.turns[step.later]
+    for k, t in claims.turns.items():
         p = tested(Units(np.full(len(t.j), k), t.j, t.score))
-        correlation = dict(zip(step.links.j.tolist(), step.links.correlation.tolist(), strict=True))
-        usual = float(np.median(step.links.correlation)) if len(step.links) else 0.0
         for n in np.flatnonzero(p <= 0.05):
             parent, child = (k - 1, int(t.i[n])), (k, int(t.j[n]))
-            as_before = correlation.get(child[1], 0.0)
-            evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual, "correlation": as_before}
-            reason = None if as_before >= AS_BEFORE * usual else "fires on other rows than before"
+            evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual, "correlation": float(t.correlation[n])}
+            reason = None if t.as_before[n] else "fires on other rows than before"
             events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence, reason))
     return events
 
@@ -212,14 +203,18 @@ def drift_events(claims: Claims, rotations: list[Event], tested: Callable[[Units
 
 
 def dormancy_events(followed: Followed) -> list[Event]:
-    """Every link over missed checkpoints: away, not dead and born again."""
-    events = []
+    """Every link over missed checkpoints: away, not dead and born again, unless the model carried it all along."""
+    timeline, events = Timeline(followed.carrying, followed.tracks), []
     for gap in followed.gaps:
-        for n in range(len(gap.links)):
-            parent, child = (gap.earlier, int(gap.links.i[n])), (gap.later, int(gap.links.j[n]))
-            if followed.tracks.of[parent[0]][parent[1]] == followed.tracks.of[child[0]][child[1]]:
-                evidence = {"link_p_value": float(gap.links.p_value[n])}
-                events.append(
-                    Event("dormancy", gap.earlier + 1, (parent,), (child,), float(gap.links.score[n]), evidence)
-                )
+        missed = range(gap.earlier + 1, gap.later)
+        carried = np.min([timeline.presence(gap.earlier, k) for k in missed], axis=0)
+        blur = timeline.blur(gap.earlier)
+        for i, j, score, p in zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, strict=True):
+            if followed.tracks.of[gap.earlier][i] != followed.tracks.of[gap.later][j]:
+                continue
+            evidence = {"link_p_value": float(p), "presence_in_gap": float(carried[i])}
+            away = (1 - carried[i]) / blur[i] >= AWAY
+            reason = None if away else "not told from a feature that the model carried all along"
+            sides = ((gap.earlier, int(i)),), ((gap.later, int(j)),)
+            events.append(Event("dormancy", gap.earlier + 1, *sides, float(score), evidence, reason))
     return events

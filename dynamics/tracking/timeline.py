@@ -13,6 +13,10 @@ from dynamics.tracking.carrying import Carrying, Kept
 from dynamics.tracking.lineage import Tracks
 from dynamics.tracking.linking import Scored, scored_pairs
 
+DENSE = 0.2
+"""Density above which a latent is compared with other dense ones: those follow what never changes, and noise."""
+FEWEST = 5
+"""Tracks that a median is taken over."""
 BLUR = 0.15
 """Difference of two presences that a feature of perfect signal shows between checkpoints for reasons of its own."""
 
@@ -40,7 +44,7 @@ class Timeline:
     carrying: Carrying
     tracks: Tracks
     backwards: bool = False
-    _medians: Kept[float] = field(default_factory=lambda: Kept(4096), repr=False)
+    _medians: Kept[tuple[float, float]] = field(default_factory=lambda: Kept(4096), repr=False)
 
     def __len__(self) -> int:
         return len(self.carrying.series)
@@ -67,6 +71,11 @@ class Timeline:
         here = self.place(index)
         return np.array([self.tracks.positions[t][end][0] == here for t in self.track_of(index)], dtype=bool)
 
+    def lasting_starts(self, index: int) -> Bool[np.ndarray, " live"]:
+        """Which latents begin a track here that is seen at another checkpoint too."""
+        more = np.array([len(self.tracks.positions[t]) > 1 for t in self.track_of(index)], dtype=bool)
+        return self.starts(index) & more
+
     def following(self, index: int) -> Int[np.ndarray, " live"]:
         """Position at the next checkpoint of each latent's track; -1 where it is not there."""
         return self.position_at(index, index + 1)
@@ -88,8 +97,8 @@ class Timeline:
         if source == target:
             return np.ones(len(self.track_of(source)))
         raw = self._raw_presence(source, target)
-        median = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
-        return np.asarray(np.clip(raw / median, 0, 2))
+        usual = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
+        return np.asarray(np.clip(raw / np.where(self._dense(source), usual[1], usual[0]), 0, 2))
 
     def blur(self, index: int) -> Float[np.ndarray, " live"]:
         """What a difference of presences or cosines of each latent must be measured in: larger for rarer ones."""
@@ -100,11 +109,15 @@ class Timeline:
         there = self.carried(source, target).squared_norm
         return np.asarray(np.sqrt(np.maximum(there, 0) / np.where(own > 0, own, np.inf)))
 
-    def _usual(self, source: int, target: int, raw: Float[np.ndarray, " live"]) -> float:
-        going_on = self.position_at(source, target) >= 0
-        if going_on.sum() < 5:
-            return 1.0
-        return float(np.clip(np.median(raw[going_on]), 0.05, None))
+    def _usual(self, source: int, target: int, raw: Float[np.ndarray, " live"]) -> tuple[float, float]:
+        """Median raw presence of the tracks that go on: of the sparse latents and of the dense ones."""
+        going_on, dense = self.position_at(source, target) >= 0, self._dense(source)
+        sparse = _median(raw[going_on & ~dense], 1.0)
+        return sparse, _median(raw[going_on & dense], sparse)
+
+    def _dense(self, index: int) -> Bool[np.ndarray, " live"]:
+        checkpoint = self.carrying.series[self.place(index)]
+        return np.asarray(np.diff(checkpoint.codes.indptr) > DENSE * checkpoint.n_rows)
 
     def kin(self, former: int, latter: int) -> Kin:
         """Candidate pairs of two checkpoints, former before latter in reading order."""
@@ -117,6 +130,10 @@ class Timeline:
     def _scored(self, former: int, latter: int) -> Scored:
         earlier, later = sorted((self.place(former), self.place(latter)))
         return scored_pairs(self.carrying, earlier, later)
+
+
+def _median(values: Float[np.ndarray, " n"], otherwise: float) -> float:
+    return float(np.clip(np.median(values), 0.05, None)) if len(values) >= FEWEST else otherwise
 
 
 def window(index: int, before: int, after: int, length: int) -> Iterable[int]:

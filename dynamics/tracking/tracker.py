@@ -112,7 +112,7 @@ def _events(followed: Followed, nulls: list[Claims]) -> tuple[Followed, Claims, 
     def tested(kind: str, units: Units) -> np.ndarray:
         return p_values(units.score, calibration.null[kind])
 
-    rotations = calibration.judged(rotation_events(followed, found, lambda units: tested("rotation", units)))
+    rotations = calibration.judged(rotation_events(found, lambda units: tested("rotation", units)))
     drifts = calibration.judged(drift_events(found, rotations, lambda units: tested("drift", units)))
     events = [*births, *deaths, *splits, *merges, *rotations, *drifts, *dormancy_events(followed)]
     return followed, found, calibration, sorted(events, key=lambda e: (e.date, e.kind, e.parents, e.children))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.carried import Carried
+from dynamics.tracking.linking import Links
 from dynamics.tracking.timeline import Timeline
 
 STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
+AS_BEFORE = 0.8
+"""Correlation of a turning feature's codes before and after, against the usual link's, to have fired as before."""
 MATERIAL = 10.0
 """Smallest angle above the usual that is called a turn, however sure it is."""
 PER_UNCERTAINTY = 40.0
@@ -31,10 +34,14 @@ class Turns:
     """Median angle of these features: noise, wander, retraining."""
     score: Float[np.ndarray, " tracks"]
     """Degrees above the usual, in units of what the estimate can tell."""
+    correlation: Float[np.ndarray, " tracks"]
+    """Of the codes at both checkpoints, where they are linked directly; 0 elsewhere."""
+    as_before: Bool[np.ndarray, " tracks"]
+    """Whether it fires as before: the correlation is not far below the usual link's."""
 
 
-def turns(timeline: Timeline, former: int, latter: int) -> Turns:
-    """The turns of all tracks that are live at both places."""
+def turns(timeline: Timeline, former: int, latter: int, links: Links | None = None) -> Turns:
+    """The turns of all tracks that are live at both places, read forwards; ``links`` are those between the two."""
     position = timeline.position_at(former, latter)
     i = np.flatnonzero(position >= 0)
     j = position[i]
@@ -45,7 +52,17 @@ def turns(timeline: Timeline, former: int, latter: int) -> Turns:
     usual = float(np.median(angle)) if len(angle) else 0.0
     noise = np.maximum(timeline.carried(former, former).uncertainty[i], timeline.carried(latter, latter).uncertainty[j])
     score = np.where(angle - usual >= MATERIAL, (angle - usual) / (STEADY + PER_UNCERTAINTY * noise), 0.0)
-    return Turns(i, j, angle, usual, score)
+    correlation, as_before = _as_before(j, links)
+    return Turns(i, j, angle, usual, score, correlation, as_before)
+
+
+def _as_before(
+    j: Int[np.ndarray, " tracks"], links: Links | None
+) -> tuple[Float[np.ndarray, " tracks"], Bool[np.ndarray, " tracks"]]:
+    found = {} if links is None else dict(zip(links.j.tolist(), links.correlation.tolist(), strict=True))
+    usual = float(np.median(list(found.values()))) if found else 0.0
+    correlation = np.array([found.get(n, 0.0) for n in j.tolist()], dtype=float)
+    return correlation, correlation >= AS_BEFORE * usual
 
 
 def _angles(here: Carried, there: Carried, rotation: Float[np.ndarray, "d_in d_in"]) -> Float[np.ndarray, " live"]:
