@@ -17,6 +17,8 @@ KINSHIP = 0.5
 """Smallest cosine of a child's carried direction with its parent."""
 INSIDE = 0.5
 """Smallest share of a child's rows on which the parent fired."""
+PART = 0.1
+"""Share of the parent's rows that each child should take; a smaller one lowers the score in proportion."""
 MATERIAL = 0.15
 """Smallest fall of the cosine between two children that is called one, however sure it is."""
 CHILDREN = 4
@@ -34,7 +36,8 @@ class Division:
     date: int
     """Place of the first checkpoint at which the model keeps them apart."""
     score: float
-    """Fall of the cosine of the two surest children's carried directions, in units of what the estimate can tell."""
+    """Fall of the cosine of the two surest children's carried directions, in units of what the estimate can tell, less
+    where one of them takes next to none of the parent's rows."""
     together: float
     apart: float
     kinship: float
@@ -108,16 +111,21 @@ def _best_division(
     timeline: Timeline, kin: Kin, edges: Int[np.ndarray, " family"], curves: _Cosines, between: tuple[int, int]
 ) -> Division:
     child = {int(kin.child[e]): float(kin.kinship[e]) for e in edges}
-    a, b = max(combinations(child, 2), key=lambda pair: curves.parting(*pair).score)
-    parting = curves.parting(a, b)
-    others = [c for c in child if c not in (a, b) and curves.parting(a, c).score >= parting.score / 2]
+    part = {int(kin.child[e]): min(1.0, float(kin.inside_parent[e]) / PART) for e in edges}
+
+    def weighed(x: int, y: int) -> float:
+        return curves.parting(x, y).score * min(part[x], part[y])
+
+    a, b = max(combinations(child, 2), key=lambda pair: weighed(*pair))
+    parting, score = curves.parting(a, b), weighed(a, b)
+    others = [c for c in child if c not in (a, b) and weighed(a, c) >= score / 2]
     parent = int(kin.parent[edges[0]])
     coverage, overlap = _shared_rows(timeline, between, parent, [a, b, *others])
     return Division(
         parent=parent,
         children=(a, b, *others),
         date=curves.places[parting.place],
-        score=parting.score,
+        score=score,
         together=parting.before,
         apart=parting.after,
         kinship=min(child[a], child[b]),

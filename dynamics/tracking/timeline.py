@@ -12,6 +12,7 @@ from dynamics.tracking.carried import Carried
 from dynamics.tracking.carrying import Carrying, Kept
 from dynamics.tracking.lineage import Tracks
 from dynamics.tracking.linking import Scored, scored_pairs
+from dynamics.tracking.similarity import BLOCK
 
 DENSE = 0.2
 """Density above which a latent is compared with other dense ones: those follow what never changes, and noise."""
@@ -74,7 +75,7 @@ class Timeline:
     def lasting_starts(self, index: int) -> Bool[np.ndarray, " live"]:
         """Which latents begin a track here that is seen at another checkpoint too."""
         more = np.array([len(self.tracks.positions[t]) > 1 for t in self.track_of(index)], dtype=bool)
-        return self.starts(index) & more
+        return np.asarray(self.starts(index) & more)
 
     def following(self, index: int) -> Int[np.ndarray, " live"]:
         """Position at the next checkpoint of each latent's track; -1 where it is not there."""
@@ -97,8 +98,29 @@ class Timeline:
         if source == target:
             return np.ones(len(self.track_of(source)))
         raw = self._raw_presence(source, target)
+        raw = raw * self._aligned(source, target)
         usual = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
         return np.asarray(np.clip(raw / np.where(self._dense(source), usual[1], usual[0]), 0, 2))
+
+    def _aligned(self, source: int, target: int) -> Float[np.ndarray, " live"]:
+        """How far what the model writes at ``target`` is one direction: the feature's own, or some latent's there.
+
+        An SAE that must choose its k strongest latents lets a newborn feature silence others; what those wrote before
+        is no trace of the newborn. Only tracks that begin or end nearby are looked at; 1 for the others.
+        """
+        tracks, here = self.tracks, self.place(source)
+        near = [min(abs(tracks.first(t)[0] - here), abs(tracks.last(t)[0] - here)) <= 1 for t in self.track_of(source)]
+        rows, factor = np.flatnonzero(near), np.ones(len(near))
+        own, there = self.carried(source, source), self.carried(source, target)
+        turned = own.mean[rows] @ self.carrying.rotation(here, self.place(target))
+        size = there.norm[rows]
+        same = np.einsum("id,id->i", turned, there.mean[rows]) / (np.linalg.norm(turned, axis=1) * size + 1e-12)
+        decoder = self.carrying.series[self.place(target)].decoder
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            nearest = (there.mean[rows[block]] @ decoder.T).max(axis=1, initial=0.0) / size[block]
+            factor[rows[block]] = np.clip(np.maximum(same[block], nearest), 0, 1)
+        return factor
 
     def blur(self, index: int) -> Float[np.ndarray, " live"]:
         """What a difference of presences or cosines of each latent must be measured in: larger for rarer ones."""
