@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -11,7 +13,7 @@ from torch import Tensor
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.change import Change, Seen, measure_change, sure_continuations
 from dynamics.sae.scaling import Scaling
-from dynamics.sae.surrogates import donors, jittered, null_activations, surrogate
+from dynamics.sae.surrogates import donors, jittered, lasting, null_activations, surrogate
 
 ROWS, WIDTH, FEATURES, NOISE = 4000, 32, 24, 0.05
 SEQUENCE = np.arange(ROWS) // 20
@@ -160,13 +162,42 @@ def test_every_feature_goes_on():
         before = after
 
 
+def test_a_feature_that_dies_next_is_known_from_the_checkpoint_before():
+    world = World()
+    sae, x = world.sae(), world.raw(world.codes)
+    gone = world.codes.copy()
+    gone[:, :4] = 0
+    here, later = seen(x, sae), seen(world.raw(gone), sae)
+    assert not lasting(here, later, None)[:4].any()
+    assert lasting(here, later, here)[:4].all()
+    made = null_activations([sae] * 2, [x, world.raw(gone)], SEQUENCE, generator(), before=(sae, x))[0]
+    alike = [np.corrcoef(here.codes.toarray()[:, n], seen(made, sae).codes.toarray()[:, n])[0, 1] for n in range(4)]
+    assert min(alike) > 0.6
+
+
+def test_what_does_not_last_is_exchanged_like_noise():
+    world = World()
+    sae, x = world.sae(), world.raw(world.codes)
+    here = seen(x, sae)
+    standing = np.ones(FEATURES, dtype=bool)
+    standing[0] = False
+    change = measure_change(here, seen(world.raw(world.codes, world.fresh_noise()), sae), given())
+    made = surrogate(here, standing, replace(change, residual_kept=0.0), given(), np.random.default_rng(0))
+    before, after = here.codes.toarray(), made.codes.toarray()
+    alike = [abs(np.corrcoef(before[:, n], after[:, n])[0, 1]) for n in range(FEATURES)]
+    assert alike[0] < 0.2
+    assert np.median(alike[1:]) > 0.6
+
+
 def test_without_sure_continuations_nothing_is_jittered():
     world, other = World(0), World(1)
     earlier, later = seen(world.raw(world.codes), world.sae()), seen(other.raw(other.codes), other.sae())
     change = measure_change(earlier, later, given())
     assert change.kept.tolist() == [1.0]
     assert change.spread.tolist() == [0.0]
-    assert torch.isfinite(surrogate(earlier, change, given(), np.random.default_rng(0)).x).all()
+    standing = lasting(earlier, later, None)
+    assert standing.sum() < 10
+    assert torch.isfinite(surrogate(earlier, standing, change, given(), np.random.default_rng(0)).x).all()
 
 
 def test_dead_dictionaries_and_flat_spaces_are_no_trouble():
