@@ -109,7 +109,8 @@ class Timeline:
         is no trace of the newborn. Only tracks that begin or end nearby are looked at; 1 for the others.
         """
         tracks, here = self.tracks, self.place(source)
-        near = [min(abs(tracks.first(t)[0] - here), abs(tracks.last(t)[0] - here)) <= 1 for t in self.track_of(source)]
+        own_tracks = self.track_of(source).tolist()
+        near = [min(abs(tracks.first(t)[0] - here), abs(tracks.last(t)[0] - here)) <= 1 for t in own_tracks]
         rows, factor = np.flatnonzero(near), np.ones(len(near))
         own, there = self.carried(source, source), self.carried(source, target)
         turned = own.mean[rows] @ self.carrying.rotation(here, self.place(target))
