@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +33,11 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @cached_property
+    def ends(self) -> Int[np.ndarray, "tracks 2"]:
+        """First and last checkpoint of each track."""
+        return np.array([(p[0][0], p[-1][0]) for p in self.positions], dtype=np.int64).reshape(-1, 2)
 
     def first(self, track: int) -> tuple[int, int]:
         """Where the track is first seen."""

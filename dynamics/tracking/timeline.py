@@ -68,14 +68,13 @@ class Timeline:
 
     def starts(self, index: int) -> Bool[np.ndarray, " live"]:
         """Which latents are the first of their track in reading order."""
-        end = -1 if self.backwards else 0
-        here = self.place(index)
-        return np.array([self.tracks.positions[t][end][0] == here for t in self.track_of(index)], dtype=bool)
+        end = 1 if self.backwards else 0
+        return np.asarray(self.tracks.ends[self.track_of(index), end] == self.place(index))
 
     def lasting_starts(self, index: int) -> Bool[np.ndarray, " live"]:
         """Which latents begin a track here that is seen at another checkpoint too."""
-        more = np.array([len(self.tracks.positions[t]) > 1 for t in self.track_of(index)], dtype=bool)
-        return np.asarray(self.starts(index) & more)
+        first, last = self.tracks.ends[self.track_of(index)].T
+        return np.asarray(self.starts(index) & (first < last))
 
     def following(self, index: int) -> Int[np.ndarray, " live"]:
         """Position at the next checkpoint of each latent's track; -1 where it is not there."""
@@ -108,9 +107,8 @@ class Timeline:
         An SAE that must choose its k strongest latents lets a newborn feature silence others; what those wrote before
         is no trace of the newborn. Only tracks that begin or end nearby are looked at; 1 for the others.
         """
-        tracks, here = self.tracks, self.place(source)
-        own_tracks = self.track_of(source).tolist()
-        near = [min(abs(tracks.first(t)[0] - here), abs(tracks.last(t)[0] - here)) <= 1 for t in own_tracks]
+        here = self.place(source)
+        near = np.abs(self.tracks.ends[self.track_of(source)] - here).min(axis=1) <= 1
         rows, factor = np.flatnonzero(near), np.ones(len(near))
         own, there = self.carried(source, source), self.carried(source, target)
         turned = own.mean[rows] @ self.carrying.rotation(here, self.place(target))
