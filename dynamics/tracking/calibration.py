@@ -28,7 +28,7 @@ def p_values(observed: Float[np.ndarray, " n"], null: Float[np.ndarray, " m"]) -
         return np.ones(len(observed))
     counted = (1 + n - np.searchsorted(ordered, observed, side="left")) / (1 + n)
     size = min(max(int(TAIL_SHARE * n), TAIL_LEAST), int(np.sum(ordered > 0)))
-    if size < TAIL_LEAST:
+    if size < TAIL_LEAST or ordered[-1] <= ordered[-size]:
         return np.asarray(counted)
     threshold, excess = ordered[-size], ordered[-size:] - ordered[-size]
     weight = min(size - 1, TAIL_WEIGHT)

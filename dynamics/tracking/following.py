@@ -68,6 +68,15 @@ def decoy_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndarr
     return best_by(scored.pairs.i, scored.score, pair[0].n_live)
 
 
+def mutual_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndarray, " mutual"]:
+    """Link scores of the pairs that are each other's best candidate."""
+    scored = scored_pairs(carrying, earlier, later)
+    i, j, score = scored.pairs.i, scored.pairs.j, scored.score
+    best_i = best_by(i, score, carrying.series[earlier].n_live)
+    best_j = best_by(j, score, carrying.series[later].n_live)
+    return np.asarray(score[(score >= best_i[i]) & (score >= best_j[j]) & (score > 0)])
+
+
 def _shifted(checkpoint: Checkpoint) -> Checkpoint:
     """The same activations and codes on other rows."""
     order = np.roll(np.arange(checkpoint.n_rows), checkpoint.n_rows // 2)

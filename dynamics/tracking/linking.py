@@ -52,8 +52,12 @@ class Scored:
 
     @property
     def score(self) -> Float[np.ndarray, " pairs"]:
-        """Half what fires together, half where the inputs point: neither needs the decoder to stand still."""
-        return np.asarray((self.pairs.correlation + (self.ahead + self.back) / 2) / 2)
+        """Geometric mean of what fires together and of where the inputs point, in [0, 1]: a link needs both.
+
+        Neither needs the decoder to stand still.
+        """
+        pointing = np.maximum((self.ahead + self.back) / 2, 0)
+        return np.asarray(np.sqrt(np.maximum(self.pairs.correlation, 0) * pointing))
 
     def only(self, keep: Bool[np.ndarray, " pairs"]) -> Scored:
         """The pairs where ``keep`` is true."""

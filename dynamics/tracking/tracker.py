@@ -26,10 +26,12 @@ from dynamics.tracking.events import (
     drift_events,
     rotation_events,
 )
-from dynamics.tracking.following import Followed, decoy_scores, follow
+from dynamics.tracking.following import Followed, decoy_scores, follow, mutual_scores
 from dynamics.tracking.onset import onsets
 from dynamics.tracking.transitions import transitions
 
+HALFWAY = 0.5
+"""And at least this part of what latents that are each other's best candidate score in the median."""
 DECOY_QUANTILE = 0.99
 """A link must score above this share of the best scores that unrelated latents reach."""
 
@@ -88,11 +90,17 @@ def track(history: History) -> Tracking:
 
 
 def link_threshold(carrying: Carrying) -> float:
-    """The link score that one in a hundred unrelated latents reaches with its best candidate; 1 without a pair."""
+    """The smallest score of a link; 1 without a pair of checkpoints.
+
+    What one in a hundred unrelated latents reaches with its best candidate, and no less than half of what mutual best
+    candidates do in the median: a feature that goes on is nearer to those than to nothing.
+    """
     pairs = range(len(carrying.series) - 1)
-    decoys = [decoy_scores(carrying, t, t + 1) for t in pairs]
-    pooled = np.concatenate([np.zeros(0), *decoys])
-    return float(np.quantile(pooled, DECOY_QUANTILE)) if len(pooled) else 1.0
+    decoys = np.concatenate([np.zeros(0), *(decoy_scores(carrying, t, t + 1) for t in pairs)])
+    mutual = np.concatenate([np.zeros(0), *(mutual_scores(carrying, t, t + 1) for t in pairs)])
+    if len(decoys) == 0 or len(mutual) == 0:
+        return 1.0
+    return float(max(np.quantile(decoys, DECOY_QUANTILE), HALFWAY * np.median(mutual)))
 
 
 def _events(followed: Followed, nulls: list[Claims]) -> tuple[Followed, Claims, Calibration, list[Event]]:

@@ -33,7 +33,9 @@ class Turns:
     usual: float
     """Median angle of these features: noise, wander, retraining."""
     score: Float[np.ndarray, " tracks"]
-    """Degrees above the usual, in units of what the estimate can tell."""
+    """Of a sudden turn: degrees above the usual, in units of the usual and of what the estimate can tell."""
+    blur: Float[np.ndarray, " tracks"]
+    """Degrees that the estimate of each cannot tell."""
     correlation: Float[np.ndarray, " tracks"]
     """Of the codes at both checkpoints, where they are linked directly; 0 elsewhere."""
     as_before: Bool[np.ndarray, " tracks"]
@@ -51,9 +53,10 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     angle = (ahead + back) / 2
     usual = float(np.median(angle)) if len(angle) else 0.0
     noise = np.maximum(timeline.carried(former, former).uncertainty[i], timeline.carried(latter, latter).uncertainty[j])
-    score = np.where(angle - usual >= MATERIAL, (angle - usual) / (STEADY + PER_UNCERTAINTY * noise), 0.0)
+    blur = STEADY + PER_UNCERTAINTY * noise
+    score = np.where(angle - usual >= MATERIAL, (angle - usual) / (usual + blur), 0.0)
     correlation, as_before = _as_before(j, links)
-    return Turns(i, j, angle, usual, score, correlation, as_before)
+    return Turns(i, j, angle, usual, score, blur, correlation, as_before)
 
 
 def _as_before(
