@@ -48,7 +48,8 @@ class CharacterModel(pl.LightningModule):
         self.characters, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(length, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY, bias=False)
-        self.apply(_initialise)
+        # As large as the characters' they would be most of what the autoencoders find.
+        nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, ids: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length vocabulary"]:
         x = self.characters(ids) + self.positions.weight[: ids.shape[1]]
@@ -64,10 +65,3 @@ class CharacterModel(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW at a constant step size."""
         return torch.optim.AdamW(self.parameters(), lr=2e-3, fused=True)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -22,8 +22,8 @@ from studies.language_model.model import CharacterModel
 
 LENGTH = 64
 """Characters that the network sees at once."""
-SITES = ["blocks.0", "blocks.1"]
-"""The residual stream after each block; the second is what the output layer reads."""
+SITES = ["blocks.0", "norm"]
+"""The residual stream after the first block, and what the output layer reads."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Scale:
         return log_spaced(self.per_doubling) | at(self.steps)
 
 
-FULL = Scale(steps=2500, windows=256, per_doubling=2.75, sae=SaeConfig(n_latents=384, k=12))
-QUICK = Scale(steps=300, windows=64, per_doubling=1.5, sae=SaeConfig(n_latents=128, k=8, steps=400))
+FULL = Scale(steps=2500, windows=256, per_doubling=2.75, sae=SaeConfig(n_latents=192, k=6))
+QUICK = Scale(steps=300, windows=64, per_doubling=1.5, sae=SaeConfig(n_latents=96, k=4, steps=400))
 
 
 def train(corpus: Corpus, scale: Scale, callbacks: Sequence[pl.Callback]) -> CharacterModel:

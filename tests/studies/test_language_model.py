@@ -182,7 +182,7 @@ def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.
     run = dynamics.open(tmp_path / RUN)
     steps = [step for (step,) in run.sql("select step from checkpoints", format="rows")]
     assert steps == QUICK.schedule.steps(QUICK.steps)
-    assert run.sites() == ["blocks.0", "blocks.1"]
+    assert run.sites() == ["blocks.0", "norm"]
     assert run.sql("select count(*) from contexts where text is null", format="rows") == [(0,)]
     assert list(map(int, json.loads((tmp_path / RUN / "ngrams.json").read_text())["unigram"])) == steps
 
