@@ -45,10 +45,17 @@ def test_the_assignment_is_the_best_there_is(drawn: tuple[int, int, int, float])
     np.testing.assert_allclose((given_.score[chosen] - threshold).sum(), best, atol=1e-9)
 
 
-def test_the_score_is_half_rows_and_half_directions() -> None:
-    one, none = np.ones(1), np.zeros(1, np.int64)
-    pairs = Pairs(none, none, cosine=-one, correlation=0.8 * one, inside_i=one, inside_j=one)
-    assert Scored(pairs, ahead=0.2 * one, back=0.6 * one).score.tolist() == [0.6000000000000001]
+def test_a_link_wants_the_same_rows_and_the_same_direction() -> None:
+    def score(correlation: float, ahead: float, back: float) -> float:
+        one, none = np.ones(1), np.zeros(1, np.int64)
+        pairs = Pairs(none, none, cosine=-one, correlation=correlation * one, inside_i=one, inside_j=one)
+        return float(Scored(pairs, ahead=ahead * one, back=back * one).score[0])
+
+    assert score(1, 1, 1) == 1
+    assert score(0, 0, 0) == 0
+    assert score(0.5, 0.7, 0.2) == score(0.5, 0.2, 0.7)
+    assert score(0.9, 0.9, 0.9) > score(0.9, 0.1, 0.1)
+    assert score(0.9, 0.9, 0.9) > score(0.1, 0.9, 0.9)
 
 
 def test_links_carry_their_evidence() -> None:
