@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     history.analyze()
     report = run / "report.html"
     dynamics.report(history, report)
-    print(summary(history, curves))
+    print(summary(history, str(run), curves))
     print(f"\nReport, opens offline: {report}\nTook {time.monotonic() - started:.0f} s.")
     return 1 if failures(history) else 0
 

@@ -42,8 +42,14 @@ class Answers:
         return found
 
 
-def summary(run: Run, curves: Curves) -> str:
-    """The summary as text; ``curves`` are the distances to the n-gram models by name and step."""
+def summary(run: Run, name: str, curves: Curves) -> str:
+    """The summary as text.
+
+    Args:
+        run: the run.
+        name: how the user called it, for the commands.
+        curves: the distances to the n-gram models by name and step.
+    """
     answers = Answers(run)
     parts = [
         events(answers.rows(EVENTS)),
@@ -52,7 +58,7 @@ def summary(run: Run, curves: Curves) -> str:
         truth(curves),
         *remarks(answers.rows(NOTES), failures(run)),
     ]
-    statements = (f'dynamics sql {run.path} "{statement}"' for statement in answers.statements)
+    statements = (f'dynamics sql {name} "{statement}"' for statement in answers.statements)
     return "\n\n".join(["", *parts, "The statements behind these numbers:", *statements])
 
 

@@ -177,7 +177,7 @@ def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert time.monotonic() - started < 180
     assert "nearest model: unigram" in done.stdout
-    assert f'/{RUN} "with compared' in done.stdout
+    assert f'dynamics sql {RUN} "with compared' in done.stdout
     assert (tmp_path / RUN / "report.html").stat().st_size > 100_000
     run = dynamics.open(tmp_path / RUN)
     steps = [step for (step,) in run.sql("select step from checkpoints", format="rows")]
