@@ -21,8 +21,8 @@ from typing import Literal
 
 import lightning.pytorch as pl
 import torch
-from dynamics.callbacks.lightning import FeatureTracker
 
+from dynamics.callbacks.lightning import FeatureTracker
 from dynamics.schedule import every
 from studies.language_model.data import probe_windows, read_corpus
 from studies.language_model.training import FULL, LENGTH, SITES, train
@@ -71,7 +71,7 @@ def _one(kind: Literal["without", "later", "worker"], steps: int, run: Path) -> 
     if kind != "without":
         schedule = every(BETWEEN_CHECKPOINTS)
         tracker = FeatureTracker(
-            run, SITES, windows.inputs, text=windows.text, schedule=schedule, sae=FULL.sae, work=kind
+            str(run), SITES, windows.inputs, text=windows.text, schedule=schedule, sae=FULL.sae, work=kind
         )
         callbacks.append(tracker)
     train(corpus, replace(FULL, steps=steps), callbacks)

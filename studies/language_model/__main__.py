@@ -46,7 +46,7 @@ def watch(corpus: Corpus, scale: Scale, run: Path) -> dict[str, dict[int, float]
     """Trains with the tracker attached; the distance to each n-gram model by step, also in ``ngrams.json``."""
     windows = probe_windows(corpus, scale.windows, LENGTH)
     tracker = FeatureTracker(
-        run,
+        str(run),
         sites=SITES,
         probe=windows.inputs,
         text=windows.text,

@@ -23,7 +23,8 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return out
 
 
 class Block(nn.Module):
@@ -37,7 +38,8 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         x = x + self.attention(self.before_attention(x))
-        return x + self.mlp(self.before_mlp(x))
+        out: Tensor = x + self.mlp(self.before_mlp(x))
+        return out
 
 
 class CharacterModel(pl.LightningModule):
@@ -55,7 +57,8 @@ class CharacterModel(pl.LightningModule):
         x = self.characters(ids) + self.positions.weight[: ids.shape[1]]
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     def training_step(self, batch: Int64[Tensor, "batch length_and_one"], _index: int) -> Tensor:
         """Mean cross-entropy in nats a character."""
