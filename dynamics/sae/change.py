@@ -49,6 +49,11 @@ class Seen:
         """What the SAE does not reconstruct."""
         return self.x - self.sae.decode(sp.csr_array(self.codes))
 
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Its live latents, as tracking sees them."""
+        return live_checkpoint(0, self.x.numpy(), sp.csr_array(self.codes), self.sae.W_dec.numpy(), 1.0)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -117,20 +122,25 @@ def mixed(
     return kept * own + math.sqrt(1 - kept**2) * other
 
 
-def sure_continuations(earlier: Seen, later: Seen) -> tuple[Int[np.ndarray, " sure"], Int[np.ndarray, " sure"]]:
-    """Latents of both SAEs whose codes correlate with each other's by far the most."""
-    one, other = _checkpoint(earlier), _checkpoint(later)
+def sure_continuations(
+    earlier: Seen, later: Seen, least: float = SURE, margin: float = MARGIN
+) -> tuple[Int[np.ndarray, " sure"], Int[np.ndarray, " sure"]]:
+    """Latents of both SAEs whose codes correlate with each other's the most.
+
+    Args:
+        earlier: one checkpoint.
+        later: the other, the same rows.
+        least: smallest correlation.
+        margin: how far it must be above every other candidate of either latent.
+    """
+    one, other = earlier.checkpoint, later.checkpoint
     pairs = candidate_pairs(one, other)
     best_i, next_i = _best_two(pairs.i, pairs.correlation, one.n_live)
     best_j, next_j = _best_two(pairs.j, pairs.correlation, other.n_live)
     runner_up = np.maximum(next_i[pairs.i], next_j[pairs.j])
     mutual = (pairs.correlation >= best_i[pairs.i]) & (pairs.correlation >= best_j[pairs.j])
-    sure = mutual & (pairs.correlation >= SURE) & (pairs.correlation >= runner_up + MARGIN)
+    sure = mutual & (pairs.correlation >= least) & (pairs.correlation >= runner_up + margin)
     return one.latents[pairs.i[sure]], other.latents[pairs.j[sure]]
-
-
-def _checkpoint(seen: Seen) -> Checkpoint:
-    return live_checkpoint(0, seen.x.numpy(), sp.csr_array(seen.codes), seen.sae.W_dec.numpy(), 1.0)
 
 
 def _best_two(

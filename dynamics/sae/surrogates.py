@@ -22,7 +22,13 @@ from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.change import Change, Seen, measure_change, mixed, sure_continuations
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.threads import one_thread
+from dynamics.tracking.carried import Carrier
+from dynamics.tracking.carrying import halves
 
+DISTINCT = 0.2
+"""Relative noise of a carried direction up to which a latent is more than noise."""
+LASTING = 0.2
+"""Code correlation of mutual best candidates from which a latent is a feature that goes on, not noise."""
 TRIES = 4
 """Rounds of drawing rows for codes that move, each for those whose row was taken."""
 
@@ -53,7 +59,7 @@ def null_activations(
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     with one_thread():
         seen = [_seen(sae, x) for sae, x in zip(saes, snapshots, strict=True)]
-        standing = lasting(seen[0], seen[1], None if before is None else _seen(*before))
+        standing = lasting(seen[0], seen[1], None if before is None else _seen(*before), sequence)
         made = _surrogates(seen, standing, sequence, rng)
         return [Scaling.of(x).undo(y) for x, y in zip(snapshots[1:], made, strict=True)]
 
@@ -63,13 +69,29 @@ def _seen(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"]) -> Seen:
     return Seen(scaling.apply(x), sae.to_scaled(scaling.mean, scaling.scale))
 
 
-def lasting(here: Seen, later: Seen, earlier: Seen | None) -> Bool[np.ndarray, " latents"]:
-    """Which latents are surely the same feature at the next checkpoint or at the one before."""
-    standing = np.zeros(here.sae.n_latents, dtype=bool)
-    standing[sure_continuations(here, later)[0]] = True
-    if earlier is not None:
-        standing[sure_continuations(earlier, here)[1]] = True
-    return standing
+def lasting(
+    here: Seen, later: Seen, earlier: Seen | None, sequence: Int[np.ndarray, " rows"]
+) -> Bool[np.ndarray, " latents"]:
+    """Which latents are the same feature at the next checkpoint or at the one before, as far as one can see.
+
+    Where noise is strong a feature's codes correlate by little more than half: to take it for noise here would make it
+    die, in a null in which nothing may.
+    """
+    sure, likely = (np.zeros(here.sae.n_latents, dtype=bool) for _ in range(2))
+    for marks, limits in ((sure, ()), (likely, (LASTING, 0.0))):
+        marks[sure_continuations(here, later, *limits)[0]] = True
+        if earlier is not None:
+            marks[sure_continuations(earlier, here, *limits)[1]] = True
+    return np.asarray(sure | (likely & _distinct(here, sequence)))
+
+
+def _distinct(here: Seen, sequence: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " latents"]:
+    """Which latents write a direction that two halves of the rows agree on; noise that an SAE fits to has none."""
+    checkpoint = here.checkpoint
+    own = Carrier(checkpoint, halves(sequence)).to(checkpoint.activations)
+    distinct = np.zeros(here.sae.n_latents, dtype=bool)
+    distinct[checkpoint.latents] = own.uncertainty <= DISTINCT
+    return distinct
 
 
 def _surrogates(

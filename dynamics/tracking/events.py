@@ -21,6 +21,9 @@ COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
 
+TOLD = 1.0
+"""Scores are in units of what the estimates cannot tell: below this nothing is told."""
+WEAK, DENSE = "too faint to be told", "dense: it follows what is always there"
 AWAY = 1.5
 """Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
 
@@ -62,6 +65,7 @@ class Calibration:
         if not events:
             return events
         kind = events[0].kind
+        events = [replace(e, reason=e.reason or (WEAK if e.score < TOLD else None)) for e in events]
         p = p_values(np.array([e.score for e in events]), self.null[kind])
         open_ = np.array([e.reason is None for e in events])
         q = np.ones(len(events))
@@ -158,10 +162,12 @@ def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> l
     timeline, found = (claims.forward, claims.births) if kind == "birth" else (claims.backward, claims.deaths)
     events = []
     for k, b in found.items():
-        lasting = timeline.lasting_starts(k)
+        lasting, dense = timeline.lasting_starts(k), timeline.dense(k)
         for n in np.flatnonzero(timeline.starts(k)):
             here = (timeline.place(k), int(n))
-            reason = excluded.get(here) or (None if lasting[n] else "seen at one checkpoint only")
+            reason = excluded.get(here) or (
+                DENSE if dense[n] else None if lasting[n] else "seen at one checkpoint only"
+            )
             evidence = {"presence_before": float(b.before[n]), "presence_after": float(b.after[n])}
             if timeline.backwards:
                 evidence = {"presence_before": float(b.after[n]), "presence_after": float(b.before[n])}
@@ -174,11 +180,11 @@ def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> li
     """A candidate for every link whose feature turned further than one in twenty of the null's."""
     events = []
     for k, t in claims.turns.items():
-        p = tested(Units(np.full(len(t.j), k), t.j, t.score))
+        p, dense = tested(Units(np.full(len(t.j), k), t.j, t.score)), claims.forward.dense(k)[t.j]
         for n in np.flatnonzero(p <= 0.05):
             parent, child = (k - 1, int(t.i[n])), (k, int(t.j[n]))
             evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual, "correlation": float(t.correlation[n])}
-            reason = None if t.as_before[n] else "fires on other rows than before"
+            reason = DENSE if dense[n] else None if t.as_before[n] else "fires on other rows than before"
             events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence, reason))
     return events
 
@@ -195,7 +201,11 @@ def drift_events(claims: Claims, rotations: list[Event], tested: Callable[[Units
     events = []
     for n in np.flatnonzero(tested(Units(d.first, d.track, d.score)) <= 0.05):
         track = int(d.track[n])
-        reason = "turned at once" if at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n]) else None
+        place, position = tracks.last(track)
+        dense = claims.forward.dense(place)[position]
+        reason = (
+            DENSE if dense else "turned at once" if at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n]) else None
+        )
         evidence = {"angle": float(d.angle[n]), "usual_angle": float(d.usual[n])}
         ends = (tracks.first(track),), (tracks.last(track),)
         events.append(Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, reason))

@@ -99,7 +99,7 @@ class Timeline:
         raw = self._raw_presence(source, target)
         raw = raw * self._aligned(source, target)
         usual = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
-        return np.asarray(np.clip(raw / np.where(self._dense(source), usual[1], usual[0]), 0, 2))
+        return np.asarray(np.clip(raw / np.where(self.dense(source), usual[1], usual[0]), 0, 2))
 
     def _aligned(self, source: int, target: int) -> Float[np.ndarray, " live"]:
         """How far what the model writes at ``target`` is one direction: the feature's own, or some latent's there.
@@ -132,11 +132,12 @@ class Timeline:
 
     def _usual(self, source: int, target: int, raw: Float[np.ndarray, " live"]) -> tuple[float, float]:
         """Median raw presence of the tracks that go on: of the sparse latents and of the dense ones."""
-        going_on, dense = self.position_at(source, target) >= 0, self._dense(source)
+        going_on, dense = self.position_at(source, target) >= 0, self.dense(source)
         sparse = _median(raw[going_on & ~dense], 1.0)
         return sparse, _median(raw[going_on & dense], sparse)
 
-    def _dense(self, index: int) -> Bool[np.ndarray, " live"]:
+    def dense(self, index: int) -> Bool[np.ndarray, " live"]:
+        """Which latents fire on so many rows that they follow what is always there rather than a feature."""
         checkpoint = self.carrying.series[self.place(index)]
         return np.asarray(np.diff(checkpoint.codes.indptr) > DENSE * checkpoint.n_rows)
 

@@ -168,8 +168,8 @@ def test_a_feature_that_dies_next_is_known_from_the_checkpoint_before():
     gone = world.codes.copy()
     gone[:, :4] = 0
     here, later = seen(x, sae), seen(world.raw(gone), sae)
-    assert not lasting(here, later, None)[:4].any()
-    assert lasting(here, later, here)[:4].all()
+    assert not lasting(here, later, None, SEQUENCE)[:4].any()
+    assert lasting(here, later, here, SEQUENCE)[:4].all()
     made = null_activations([sae] * 2, [x, world.raw(gone)], SEQUENCE, generator(), before=(sae, x))[0]
     alike = [np.corrcoef(here.codes.toarray()[:, n], seen(made, sae).codes.toarray()[:, n])[0, 1] for n in range(4)]
     assert min(alike) > 0.6
@@ -195,7 +195,7 @@ def test_without_sure_continuations_nothing_is_jittered():
     change = measure_change(earlier, later, given())
     assert change.kept.tolist() == [1.0]
     assert change.spread.tolist() == [0.0]
-    standing = lasting(earlier, later, None)
+    standing = lasting(earlier, later, None, SEQUENCE)
     assert standing.sum() < 10
     assert torch.isfinite(surrogate(earlier, standing, change, given(), np.random.default_rng(0)).x).all()
 
