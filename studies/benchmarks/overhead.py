@@ -2,7 +2,7 @@
 
     python -m studies.benchmarks.overhead [--steps 600] [--repeats 5] [--cores 2]
 
-Each training is a process of its own. Checkpoints are as dense as in the demo, 25 in 2,500 steps, so that a short
+Each training is a process of its own. Checkpoints are about as dense as in the demo, one in 100 steps, so that a short
 training says what a whole one costs. Prints the median training time of each kind and its ratio to `without`.
 """
 
