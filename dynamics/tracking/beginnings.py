@@ -11,8 +11,6 @@ from dynamics.tracking.timeline import Timeline, window
 
 BEFORE = 4
 """Checkpoints before a latent's first sight in which its feature may have begun: SAEs see late."""
-MATERIAL = 0.25
-"""Smallest step of presence that is called one, however sure it is."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
         step_up[at] = after[at] - before[at]
     best = step_up.argmax(axis=0)
     each = np.arange(curve.shape[0])
-    contrast = step_up[best, each]
-    score = np.where(contrast >= MATERIAL, contrast / timeline.blur(index), 0.0)
+    score = np.maximum(step_up[best, each], 0) / timeline.blur(index)
     return Beginnings(score, np.asarray(places)[best], before[best, each], after[best, each])
 
 

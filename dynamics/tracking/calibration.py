@@ -18,9 +18,10 @@ NEVER_BELOW = 0.02
 def p_values(observed: Float[np.ndarray, " n"], null: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
     """Chance that a null candidate scores at least as high.
 
-    Counted, p = (1 + null at least as high) / (1 + null), where the null reaches; beyond its upper twentieth by an
-    exponential tail, and never more than 50 times past counting. The tail is the predictive distribution of one more
-    score, (1 + x / S)^-n for n excesses that sum up to S, so few scores give a heavy one. 1 everywhere without a null.
+    Counted, p = (1 + null at least as high) / (1 + null), where the null reaches; beyond it by an exponential tail
+    fitted to its upper twentieth, and never more than 50 times past counting. The tail is the predictive distribution
+    of one more score, (1 + x / S)^-n for n excesses that sum up to S, so few scores give a heavy one. 1 everywhere
+    without a null.
     """
     ordered = np.sort(null[np.isfinite(null)])
     n = len(ordered)
@@ -33,9 +34,9 @@ def p_values(observed: Float[np.ndarray, " n"], null: Float[np.ndarray, " m"]) -
     threshold, excess = ordered[-size], ordered[-size:] - ordered[-size]
     weight = min(size - 1, TAIL_WEIGHT)
     total = max(excess.sum() * weight / (size - 1), 1e-12)
-    beyond = np.maximum(observed - threshold, 0)
-    fitted = np.maximum(size / n * (1 + beyond / total) ** -weight, NEVER_BELOW / (1 + n))
-    return np.asarray(np.where(beyond > 0, np.minimum(fitted, counted), counted))
+    fitted = size / n * (1 + np.maximum(observed - threshold, 0) / total) ** -weight
+    fitted = np.clip(fitted, NEVER_BELOW / (1 + n), counted)
+    return np.asarray(np.where(observed > ordered[-1], fitted, counted))
 
 
 def smallest_p(null: Float[np.ndarray, " m"]) -> float:

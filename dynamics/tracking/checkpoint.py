@@ -56,6 +56,8 @@ def live_checkpoint(
     scale: float,
 ) -> Checkpoint:
     """The checkpoint of an SAE's codes ``[rows, latents]``, its live latents only."""
+    codes = codes.copy()
+    codes.eliminate_zeros()
     fires = np.bincount(codes.indices, minlength=codes.shape[1])
     live = np.flatnonzero(fires >= fewest_rows(codes.shape[0]))
     kept = sp.csc_array(codes.tocsc()[:, live], dtype=np.float32)

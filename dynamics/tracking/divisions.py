@@ -19,8 +19,6 @@ INSIDE = 0.5
 """Smallest share of a child's rows on which the parent fired."""
 PART = 0.1
 """Share of the parent's rows that each child should take; a smaller one lowers the score in proportion."""
-MATERIAL = 0.15
-"""Smallest fall of the cosine between two children that is called one, however sure it is."""
 CHILDREN = 4
 """Most children of one parent that are looked at."""
 
@@ -83,13 +81,14 @@ class _Cosines:
         self._carried = [timeline.carried(index, s) for s in self.places]
         self._presence = [timeline.presence(index, s) for s in self.places]
         self._blur = timeline.blur(index)
+        self._norms = [c.norm for c in self._carried]
 
     def curve(self, a: int, b: int) -> Float[np.ndarray, " places"]:
         """At every place; halves are crossed, so that shared noise does not count as likeness."""
         values = []
-        for c in self._carried:
+        for c, norm in zip(self._carried, self._norms, strict=True):
             product = (c.first[a] @ c.second[b] + c.second[a] @ c.first[b]) / 2
-            values.append(float(np.clip(product / (c.norm[a] * c.norm[b]), -1, 1)))
+            values.append(float(np.clip(product / (norm[a] * norm[b]), -1, 1)))
         return np.array(values)
 
     def parting(self, a: int, b: int) -> _Parting:
@@ -102,7 +101,7 @@ class _Cosines:
             before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
             fall = (before - after) * min(1.0, float(presence[earlier].mean()))
             score = fall / float(max(self._blur[a], self._blur[b]))
-            if fall >= MATERIAL and score > best.score:
+            if score > best.score:
                 best = _Parting(score, at, before, after)
         return best
 

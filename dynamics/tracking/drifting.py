@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynamics.tracking.timeline import Timeline
-from dynamics.tracking.turning import MATERIAL, turns
+from dynamics.tracking.turning import turns
 
 SHORTEST = 3
 """Fewest checkpoints from a track's first to its last over which drift is judged."""
@@ -45,7 +45,7 @@ def drifts(timeline: Timeline) -> Drifts:
                 np.full(len(tracks), last),
                 found.angle,
                 np.full(len(tracks), found.usual),
-                np.where(found.angle - found.usual >= MATERIAL, (found.angle - found.usual) / found.blur, 0.0),
+                np.maximum(found.angle - found.usual, 0) / found.blur,
             ),
             strict=True,
         ):

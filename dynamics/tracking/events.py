@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import scipy.sparse as sp
 
 from dynamics.tracking.calibration import p_values, q_values, smallest_p
 from dynamics.tracking.claims import KINDS, Claims, Family, Units
@@ -21,6 +22,8 @@ COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
 
+BUD = 0.6
+"""Share of a newborn's rows on which a feature fires that it budded in."""
 TOLD = 1.0
 """Scores are in units of what the estimates cannot tell: below this nothing is told."""
 WEAK, DENSE = "too faint to be told", "dense: it follows what is always there"
@@ -87,7 +90,7 @@ def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[
         if not any(starts[c] for c in division.children):
             continue
         track = int(timeline.track_of(family.former)[division.parent])
-        if track not in best or division.score > best[track][0]:
+        if track not in best or division.score >= best[track][0]:
             best[track] = (division.score, _division_event(kind, timeline, family))
     return [event for _, event in best.values()]
 
@@ -171,9 +174,25 @@ def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> l
             evidence = {"presence_before": float(b.before[n]), "presence_after": float(b.after[n])}
             if timeline.backwards:
                 evidence = {"presence_before": float(b.after[n]), "presence_after": float(b.before[n])}
-            sides: tuple[tuple[Place, ...], tuple[Place, ...]] = ((here,), ()) if timeline.backwards else ((), (here,))
+            host = () if timeline.backwards or reason else _host(timeline, k, int(n))
+            sides: tuple[tuple[Place, ...], tuple[Place, ...]] = (
+                ((here,), ()) if timeline.backwards else (host, (here,))
+            )
             events.append(Event(kind, _date(timeline, int(b.date[n])), *sides, float(b.score[n]), evidence, reason))
     return events
+
+
+def _host(timeline: Timeline, k: int, child: int) -> tuple[Place, ...]:
+    """The feature inside whose rows a newborn budded: it lived before and lives on. None where there is none."""
+    codes, before = timeline.carrying.series[timeline.place(k)].codes, timeline.position_at(k, k - 1)
+    rows = codes.indices[codes.indptr[child] : codes.indptr[child + 1]]
+    inside = np.diff(sp.csc_array(codes.tocsr()[rows]).indptr) / len(rows)
+    able = (inside >= BUD) & (before >= 0) & ~timeline.dense(k)
+    able[child] = False
+    if not able.any():
+        return ()
+    host = int(np.where(able, inside, 0).argmax())
+    return ((timeline.place(k - 1), int(before[host])),)
 
 
 def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> list[Event]:
@@ -218,13 +237,14 @@ def dormancy_events(followed: Followed) -> list[Event]:
     for gap in followed.gaps:
         missed = range(gap.earlier + 1, gap.later)
         carried = np.min([timeline.presence(gap.earlier, k) for k in missed], axis=0)
-        blur = timeline.blur(gap.earlier)
+        blur, dense = timeline.blur(gap.earlier), timeline.dense(gap.earlier)
         for i, j, score, p in zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, strict=True):
             if followed.tracks.of[gap.earlier][i] != followed.tracks.of[gap.later][j]:
                 continue
             evidence = {"link_p_value": float(p), "presence_in_gap": float(carried[i])}
             away = (1 - carried[i]) / blur[i] >= AWAY
             reason = None if away else "not told from a feature that the model carried all along"
+            reason = DENSE if dense[i] else reason
             sides = ((gap.earlier, int(i)),), ((gap.later, int(j)),)
             events.append(Event("dormancy", gap.earlier + 1, *sides, float(score), evidence, reason))
     return events

@@ -15,8 +15,6 @@ STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
 AS_BEFORE = 0.8
 """Correlation of a turning feature's codes before and after, against the usual link's, to have fired as before."""
-MATERIAL = 10.0
-"""Smallest angle above the usual that is called a turn, however sure it is."""
 PER_UNCERTAINTY = 40.0
 """Degrees more per unit of relative noise of its carried direction."""
 
@@ -50,11 +48,11 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     rotation = timeline.carrying.rotation(timeline.place(former), timeline.place(latter))
     ahead = _angles(timeline.carried(former, former), timeline.carried(former, latter), rotation)[i]
     back = _angles(timeline.carried(latter, former), timeline.carried(latter, latter), rotation)[j]
-    angle = (ahead + back) / 2
+    angle = np.minimum(ahead, back)
     usual = float(np.median(angle)) if len(angle) else 0.0
     noise = np.maximum(timeline.carried(former, former).uncertainty[i], timeline.carried(latter, latter).uncertainty[j])
     blur = STEADY + PER_UNCERTAINTY * noise
-    score = np.where(angle - usual >= MATERIAL, (angle - usual) / (usual + blur), 0.0)
+    score = np.maximum(angle - usual, 0) / (usual + blur)
     correlation, as_before = _as_before(j, links)
     return Turns(i, j, angle, usual, score, blur, correlation, as_before)
 

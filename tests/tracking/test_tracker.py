@@ -192,7 +192,6 @@ def test_events_name_the_latents(name: str, events: list[tuple[object, ...]]) ->
     assert whom(gallery.tracked(name).tables["event_candidates"]) == events
 
 
-@pytest.mark.xfail(strict=True, reason="a birth inside a feature that lives on does not name it yet")
 def test_a_bud_names_the_feature_that_it_grew_in() -> None:
     assert ("birth", 300, (0,), (1,)) in whom(gallery.tracked("bud").tables["event_candidates"])
 
@@ -202,12 +201,7 @@ def test_a_bud_names_the_feature_that_it_grew_in() -> None:
     [
         ("birth", "birth", (None, 300)),
         ("death", "death", (300, None)),
-        pytest.param(
-            "split",
-            "split",
-            (200, 300),
-            marks=pytest.mark.xfail(strict=True, reason="the parent is named at the first checkpoint looked back to"),
-        ),
+        ("split", "split", (200, 300)),
     ],
 )
 def test_events_name_the_checkpoints_between_which_they_were_seen(
