@@ -76,13 +76,17 @@ create view resolution as
 create view notes as
     select site, stage, note from raw.notes semi join timeline using (branch) order by site, stage;
 
--- The null band: what the null arm's candidates that clear the same bar would add per pair of checkpoints.
+-- The null band: how many of the chain's candidates would clear the same bar by retraining alone, per pair of checkpoints.
 create view null_rates as
     with bar as (select site, kind, max(p_value) as p from events group by all),
-    compared as (select site, count(*) as n from pairs where arm = 'null' group by all)
-    select c.site, c.kind, count(*) filter (where b.p is not null and c.p_value <= b.p) / any_value(n.n) as per_pair
-    from event_candidates c join compared n using (site) left join bar b using (site, kind)
-    where c.arm = 'null' group by all;
+    passing as (
+        select c.site, c.kind, count(*) as n from event_candidates c join bar b using (site, kind)
+        where c.arm = 'null' and c.p_value <= b.p group by all
+    ),
+    compared as (select site, count(*) as n from pairs where arm = 'chain' group by all)
+    select r.site, r.kind, coalesce(p.n, 0) / r.null_candidates * r.tests / c.n as per_pair
+    from resolution r join compared c using (site) left join passing p using (site, kind)
+    where r.null_candidates > 0;
 
 create view population as
     with counted as (

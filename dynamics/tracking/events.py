@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +76,10 @@ class Calibration:
         q[open_] = q_values(p[open_], self.tests[kind])
         q[~open_] = np.minimum(1, p[~open_] * max(self.tests[kind], 1))
         return [replace(e, p_value=float(a), q_value=float(b)) for e, a, b in zip(events, p, q, strict=True)]
+
+    def smallest_number(self, kind: str, level: float) -> int:
+        """How many events of a kind, all as clear as can be, it takes to reach q ≤ ``level``."""
+        return max(1, math.ceil(smallest_p(self.null[kind]) * self.tests[kind] / level))
 
     def smallest_q(self, kind: str) -> float:
         """The smallest q-value that a single event of a kind could have."""

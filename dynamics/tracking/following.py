@@ -62,8 +62,11 @@ def _compare(carrying: Carrying, earlier: int, later: int, threshold: float) -> 
 
 
 def decoy_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndarray, " decoys"]:
-    """Best-of-row link scores where nothing is related: the later checkpoint's rows shifted by half the probe."""
-    pair = [carrying.series[earlier], _shifted(carrying.series[later])]
+    """Best-of-row link scores where nothing is related: the later checkpoint with its rows in another order.
+
+    Not shifted by whole sequences: a latent that follows the position in a window would match itself.
+    """
+    pair = [carrying.series[earlier], _shuffled(carrying.series[later])]
     scored = scored_pairs(Carrying(Series([0, 1], pair.__getitem__), carrying.sequence), 0, 1)
     return best_by(scored.pairs.i, scored.score, pair[0].n_live)
 
@@ -77,9 +80,9 @@ def mutual_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndar
     return np.asarray(score[(score >= best_i[i]) & (score >= best_j[j]) & (score > 0)])
 
 
-def _shifted(checkpoint: Checkpoint) -> Checkpoint:
+def _shuffled(checkpoint: Checkpoint) -> Checkpoint:
     """The same activations and codes on other rows."""
-    order = np.roll(np.arange(checkpoint.n_rows), checkpoint.n_rows // 2)
+    order = np.random.default_rng(0).permutation(checkpoint.n_rows)
     codes = sp.csc_array(checkpoint.codes.tocsr()[order])
     return replace(checkpoint, activations=checkpoint.activations[order], codes=codes)
 

@@ -148,10 +148,10 @@ def _notes(history: History, calibration: Calibration, threshold: float) -> list
             "they need 4 checkpoints or more"
         )
     for kind in KINDS if history.nulls else ():
-        q = calibration.smallest_q(kind)
-        if q > ACCEPT:
+        needed = calibration.smallest_number(kind, ACCEPT)
+        if needed > 1:
             notes.append(
-                f"a single {kind} cannot reach q <= {ACCEPT:g}: with {len(calibration.null[kind])} null candidates "
-                f"and {calibration.tests[kind]} tests the smallest q is {q:.2g}"
+                f"a single {kind} cannot reach q <= {ACCEPT:g}, it takes {needed} at once: there are "
+                f"{len(calibration.null[kind])} null candidates for {calibration.tests[kind]} tests"
             )
     return notes
