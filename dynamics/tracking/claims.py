@@ -13,7 +13,7 @@ from dynamics.tracking.divisions import Division, divisions
 from dynamics.tracking.drifting import Drifts, drifts
 from dynamics.tracking.following import Followed
 from dynamics.tracking.timeline import Timeline
-from dynamics.tracking.turning import Turns, turns
+from dynamics.tracking.turning import Turns, sudden, turns
 
 KINDS = ("birth", "death", "split", "merge", "rotation", "drift")
 LOOK_BACK = 3
@@ -86,7 +86,7 @@ def claims(followed: Followed) -> Claims:
         deaths={k: beginnings(backward, k) for k in range(1, length)},
         splits=families(forward),
         merges=families(backward),
-        turns={step.later: turns(forward, step.earlier, step.later, step.links) for step in followed.steps},
+        turns=sudden({s.later: turns(forward, s.earlier, s.later, s.links) for s in followed.steps}),
         drifts=drifts(forward),
     )
 

@@ -28,7 +28,7 @@ BUD = 0.6
 TOLD = 1.0
 """Scores are in units of what the estimates cannot tell: below this nothing is told."""
 WEAK, DENSE = "too faint to be told", "dense: it follows what is always there"
-AWAY = 1.5
+AWAY = 2.5
 """Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
 
 Place = tuple[int, int]
@@ -249,7 +249,9 @@ def dormancy_events(followed: Followed) -> list[Event]:
             evidence = {"link_p_value": float(p), "presence_in_gap": float(carried[i])}
             away = (1 - carried[i]) / blur[i] >= AWAY
             reason = None if away else "not told from a feature that the model carried all along"
-            reason = DENSE if dense[i] else reason
+            track = followed.tracks.positions[followed.tracks.of[gap.earlier][i]]
+            sides_seen = sum(p[0] <= gap.earlier for p in track), sum(p[0] >= gap.later for p in track)
+            reason = DENSE if dense[i] else reason if min(sides_seen) > 1 else "seen at one checkpoint only"
             sides = ((gap.earlier, int(i)),), ((gap.later, int(j)),)
             events.append(Event("dormancy", gap.earlier + 1, *sides, float(score), evidence, reason))
     return events

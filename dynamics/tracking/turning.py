@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,8 @@ class Turns:
     usual: float
     """Median angle of these features: noise, wander, retraining."""
     score: Float[np.ndarray, " tracks"]
-    """Of a sudden turn: degrees above the usual, in units of the usual and of what the estimate can tell."""
+    """Of a sudden turn: degrees above the usual and above the feature's own turns just before and after, in units of
+    the usual and of what the estimate can tell."""
     blur: Float[np.ndarray, " tracks"]
     """Degrees that the estimate of each cannot tell."""
     correlation: Float[np.ndarray, " tracks"]
@@ -55,6 +56,31 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     score = np.maximum(angle - usual, 0) / (usual + blur)
     correlation, as_before = _as_before(j, links)
     return Turns(i, j, angle, usual, score, blur, correlation, as_before)
+
+
+def sudden(found: dict[int, Turns]) -> dict[int, Turns]:
+    """The turns between neighbours, by the place of the latter, scored against each feature's own turns beside them.
+
+    A feature that turns at every checkpoint is drifting, or its direction is not well told; neither is a rotation.
+    """
+    return {k: _against_neighbours(turn, found.get(k - 1), found.get(k + 1)) for k, turn in found.items()}
+
+
+def _against_neighbours(turn: Turns, before: Turns | None, after: Turns | None) -> Turns:
+    own = np.full(len(turn.angle), turn.usual)
+    if before is not None:
+        own = np.maximum(own, _looked_up(turn.i, before.j, before.angle))
+    if after is not None:
+        own = np.maximum(own, _looked_up(turn.j, after.i, after.angle))
+    return replace(turn, score=np.maximum(turn.angle - own, 0) / (turn.usual + turn.blur))
+
+
+def _looked_up(
+    wanted: Int[np.ndarray, " wanted"], known: Int[np.ndarray, " known"], angle: Float[np.ndarray, " known"]
+) -> Float[np.ndarray, " wanted"]:
+    """The angle of each wanted position; 0 where it is not known."""
+    angles = dict(zip(known.tolist(), angle.tolist(), strict=True))
+    return np.array([angles.get(n, 0.0) for n in wanted.tolist()], dtype=float)
 
 
 def _as_before(

@@ -20,8 +20,9 @@ from event_candidates c join compared p using (site) left join null_rates n usin
 where c.arm = 'chain' group by c.site, c.kind order by c.site, c.kind"""
 
 STRONGEST = """\
-select site, kind, step, from_step, to_step, parents, children, q_value from events
-where kind in ('split', 'birth') order by kind = 'split' desc, q_value, score desc limit 1"""
+select site, kind, step, from_step, to_step, parents, children, q_value, published from event_candidates
+where arm = 'chain' and kind in ('split', 'merge', 'birth') and (published or reason = 'q')
+order by published desc, q_value, score desc limit 1"""
 
 TRANSITIONS = """\
 select site, from_step, peak_step, to_step, p_value, series from transitions order by p_value, score desc limit 3"""
@@ -87,13 +88,13 @@ def events(found: Sequence[Row]) -> str:
 
 
 def strongest(answers: Answers) -> list[str]:
-    """The surest split, or else birth, with the text that its features fire on; empty where there is none."""
+    """The surest split, merge or birth with the text that its features fire on; said so where it is not published."""
     found = answers.rows(STRONGEST)
     if not found:
         return []
     event = found[0]
-    q = "no q" if event["q_value"] is None else f"q = {event['q_value']:.3f}"
-    lines = [f"The surest {event['kind']}: {event['site']}, step {event['step']}, {q}"]
+    fate = "" if event["published"] else ": not published, since that is above the level"
+    lines = [f"The surest {event['kind']}: {event['site']}, step {event['step']}, q = {event['q_value']:.3f}{fate}"]
     for role, step, latents in (
         ("before", event["from_step"], event["parents"]),
         ("after", event["to_step"], event["children"]),
