@@ -147,6 +147,9 @@ def _notes(history: History, calibration: Calibration, threshold: float) -> list
             "no null series yet, so no event can be told from retraining noise and none is published; "
             "they need 4 checkpoints or more"
         )
+    untold = [kind for kind in KINDS if calibration.tests[kind] == 0]
+    if untold:
+        notes.append(f"{', '.join(untold)}: cannot be told from {steps} checkpoints with what lives in them")
     for kind in KINDS if history.nulls else ():
         needed = calibration.smallest_number(kind, ACCEPT)
         if needed > 1:
