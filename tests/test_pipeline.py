@@ -204,12 +204,20 @@ def test_a_job_is_given_up_after_two_errors_and_tried_again_when_forgiven(
 
 def test_a_job_whose_process_dies_three_times_is_given_up(make_run: MakeRun) -> None:
     run, job = make_run(1), Job("chain", SITE, 0)
-    for _ in range(2):
+    for _ in range(3):
         failures.begun(run, job)
-    assert job not in given_up(run)
-    failures.begun(run, job)
+    assert job not in given_up(run), "the third may still be at work"
+    assert attempt(run, job) == "failed"
     assert given_up(run)[job].reason == "its process ended at work"
     assert missing_jobs(run) == []
+
+
+def test_a_job_whose_process_died_twice_is_done_the_third_time(make_run: MakeRun) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+    for _ in range(2):
+        failures.begun(run, job)
+    assert attempt(run, job) == "done"
+    assert failures.failures(run) == []
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), OSError(errno.ENOSPC, "No space left")])

@@ -46,7 +46,10 @@ def _wanted(run: RunDirectory, job: Job) -> bool:
 
 
 def _attempt_claimed(run: RunDirectory, job: Job) -> Outcome:
-    failures.begun(run, job)
+    dead = failures.begun(run, job)
+    if dead is not None:
+        log.warning("%s: %s %d times (given up)", job, dead.reason, dead.deaths)
+        return "failed"
     try:
         work(run, job)
     except Exception as error:

@@ -26,10 +26,12 @@ class Failure:
     deaths: int = 0
     reason: str = ""
     final: bool = False
+    at_work: bool = False
+    """The last of the deaths was counted in advance, and nobody knows yet whether it came."""
 
     @property
     def given_up(self) -> bool:
-        return self.final or self.errors >= TRIES or self.deaths >= DEATHS
+        return self.final or self.errors >= TRIES or (self.deaths >= DEATHS and not self.at_work)
 
 
 def failures(run: RunDirectory) -> list[Failure]:
@@ -41,10 +43,22 @@ def given_up(run: RunDirectory) -> dict[Job, Failure]:
     return {failure.job: failure for failure in failures(run) if failure.given_up}
 
 
-def begun(run: RunDirectory, job: Job) -> None:
-    """Counts a death in advance: a process that is killed cannot do it. :func:`finished` takes it back."""
+def begun(run: RunDirectory, job: Job) -> Failure | None:
+    """Counts a death in advance: a process that is killed cannot do it. :func:`finished` takes it back.
+
+    To be called by whoever has claimed the job: only then is it certain that those before are dead.
+
+    Returns:
+        Nothing, or why the job must not be begun again: too many processes died of it.
+    """
     before = _of(run, job)
-    _write(run, replace(before, deaths=before.deaths + 1, reason=before.reason or "its process ended at work"))
+    if before.deaths >= DEATHS:
+        dead = replace(before, at_work=False)
+        _write(run, dead)
+        return dead
+    reason = before.reason or "its process ended at work"
+    _write(run, replace(before, deaths=before.deaths + 1, reason=reason, at_work=True))
+    return None
 
 
 def finished(run: RunDirectory, job: Job) -> None:
@@ -58,13 +72,14 @@ def interrupted(run: RunDirectory, job: Job) -> None:
     if before.deaths <= 1 and not before.errors:
         finished(run, job)
     else:
-        _write(run, replace(before, deaths=before.deaths - 1))
+        _write(run, replace(before, deaths=before.deaths - 1, at_work=False))
 
 
 def failed(run: RunDirectory, job: Job, reason: str, *, final: bool = False) -> Failure:
     """Remembers an error. ``final``: trying again cannot help."""
     before = _of(run, job)
-    after = replace(before, errors=before.errors + 1, deaths=before.deaths - 1, reason=reason, final=final)
+    alive = replace(before, deaths=before.deaths - before.at_work, at_work=False)
+    after = replace(alive, errors=alive.errors + 1, reason=reason, final=final)
     _write(run, after)
     return after
 
