@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 
 import duckdb
 import pyarrow as pa
@@ -36,7 +37,9 @@ def connect(run: RunDirectory) -> duckdb.DuckDBPyConnection:
 
 
 def query(run: RunDirectory, sql: str) -> pa.Table:
-    """The rows that one SQL statement gives on the current history. Sums of integers come back as int64.
+    """The rows that one SQL statement gives on the current history.
+
+    Sums of integers come back as int64. A column named as an earlier one is numbered: ``site``, ``site_1``.
 
     Raises:
         SqlError: if the statement is wrong, with DuckDB's own suggestion where it has one.
@@ -45,10 +48,13 @@ def query(run: RunDirectory, sql: str) -> pa.Table:
     """
     with connect(run) as connection:
         try:
+            statements = connection.extract_statements(sql)
+            if len(statements) > 1:
+                raise SqlError(f"SQL error: {len(statements)} statements; ask them one at a time")
             relation = connection.sql(sql)
             if relation is None:
                 raise SqlError("SQL error: the statement gives no rows; the history is read with select")
-            return _plain_integers(relation.to_arrow_table())
+            return _plain_integers(_named_apart(relation.to_arrow_table()))
         except duckdb.Error as error:
             raise SqlError(f"SQL error: {sentence(error)}") from None
 
@@ -57,6 +63,15 @@ def sentence(error: duckdb.Error) -> str:
     """What DuckDB says, on one line, without the excerpt of the statement."""
     told = str(error).split("\n\nLINE ")[0].strip()
     return " ".join(re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", told).split())
+
+
+def _named_apart(table: pa.Table) -> pa.Table:
+    # Records and JSON objects would keep only the last of several columns with one name.
+    names: list[str] = []
+    for name in table.column_names:
+        numbered = (f"{name}_{number}" for number in count(1))
+        names.append(name if name not in names else next(new for new in numbered if new not in names))
+    return table.rename_columns(names)
 
 
 def _plain_integers(table: pa.Table) -> pa.Table:

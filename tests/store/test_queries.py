@@ -23,6 +23,7 @@ def published(run: RunDirectory) -> RunDirectory:
         ("selec 1", 'SQL error: syntax error at or near "selec"'),
         ("select 1 +", "SQL error: syntax error"),
         ("", "SQL error: the statement gives no rows"),
+        ("select 1; select 2", "SQL error: 2 statements; ask them one at a time"),
         ("set threads = 1", "SQL error: .*configuration has been locked"),
         ("set enable_external_access = true", "SQL error: .*locked"),
         ("from read_csv('/etc/passwd')", "SQL error: .*disabled by configuration"),
@@ -47,6 +48,11 @@ def test_sums_are_plain_integers(published: RunDirectory) -> None:
     table = query(published, "select sum(a) as s, sum(a) * 10::hugeint ** 30 as big, 1.5 as d from range(5) t(a)")
     assert table.schema.field("s").type == pa.int64()
     assert table.column("s").to_pylist() == [10]
+
+
+def test_no_column_hides_another_of_its_name(published: RunDirectory) -> None:
+    table = query(published, "select 1 as a, 2 as a, 3 as a, 4 as a_1;")
+    assert table.to_pylist() == [{"a": 1, "a_1": 2, "a_2": 3, "a_1_1": 4}]
 
 
 def test_beyond_64_bits_stays_what_it_is(published: RunDirectory) -> None:
