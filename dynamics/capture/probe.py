@@ -150,7 +150,10 @@ def _mask(mask: Any, batches: Sequence[Any], n_examples: int) -> np.ndarray | No
         mask = _attention_mask(batches)
     if mask is None:
         return None
-    kept = np.asarray(mask).astype(bool)
+    given = np.asarray(mask)
+    kept = given.astype(bool)
+    if not np.array_equal(given, kept):
+        raise ValueError("a mask is true or false, 1 or 0; got other values")
     if kept.ndim not in (1, 2) or len(kept) != n_examples:
         raise ValueError(
             f"mask must be [examples] or [examples, positions] for {n_examples} examples, got shape {list(kept.shape)}"

@@ -70,10 +70,22 @@ def read_sites(
     with undisturbed(model):
         for batch in probe.batches:
             with _outputs({site: modules[site] for site in sites}, dtype) as outputs:
-                show(model, map_tensors(batch, place))
+                _shown(show, model, map_tensors(batch, place))
             for site in sites:
                 parts[site].append(_only_output(site, outputs[site], count_examples(batch)))
     return {site: _reading(site, blocks, probe) for site, blocks in parts.items()}
+
+
+def _shown(show: Forward, model: nn.Module, batch: Any) -> None:
+    try:
+        show(model, batch)
+    except Exception as error:
+        kind = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
+        error.add_note(
+            f"The model was shown a batch of the probe, a {kind}: leave labels out of the probe, or say with "
+            "forward=lambda model, batch: ... how a batch is shown."
+        )
+        raise
 
 
 def show_batch(model: Any, batch: Any) -> Any:

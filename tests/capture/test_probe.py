@@ -84,6 +84,11 @@ def test_rows_are_the_positions_that_the_mask_keeps() -> None:
     assert rows.masks["even"].tolist() == [True, False, True, False, True, True]
 
 
+def test_a_mask_of_shares_is_refused() -> None:
+    with pytest.raises(ValueError, match="a mask is true or false, 1 or 0"):
+        Probe.freeze(IDS, mask=torch.full((4, 3), 0.5))
+
+
 def test_an_attention_mask_among_the_inputs_counts() -> None:
     mask = torch.tensor([[1, 1, 0]] * 4)
     assert Probe.freeze({"input_ids": IDS, "attention_mask": mask}).n_rows == 8

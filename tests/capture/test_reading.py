@@ -160,3 +160,11 @@ def test_the_fingerprint_follows_the_weights(dtype: torch.dtype) -> None:
     assert changed != same
     model[1].running_mean[3] += 1
     assert fingerprint(model) not in (same, changed)
+
+
+def test_a_model_that_cannot_be_shown_the_probe_says_how_it_is_shown() -> None:
+    labelled = Probe.freeze(torch.utils.data.TensorDataset(X, torch.zeros(len(X))))
+    with pytest.raises(TypeError, match="positional arguments") as caught:
+        read_activations(Outer(Returns(lambda x: x)), labelled, ["site"])
+    [note] = caught.value.__notes__
+    assert note.startswith("The model was shown a batch of the probe, a list of 2: leave labels out")
