@@ -13,7 +13,7 @@ import pyarrow as pa
 from dynamics.answers import visible
 from dynamics.engines.inline import Tally, work_off
 from dynamics.files.layout import RunDirectory
-from dynamics.files.settings import load_settings, write_level, write_settings
+from dynamics.files.settings import load_settings, require_level, write_level, write_settings
 from dynamics.files.snapshots import snapshots
 from dynamics.pipeline import failures
 from dynamics.pipeline.status import SiteStatus, site_statuses
@@ -102,6 +102,8 @@ class Run:
         """
         if not self.sites():
             raise ValueError(f"{self.path} has no snapshots; `dynamics import` or a Recorder brings some")
+        if fdr is not None:
+            require_level(fdr)  # before settings are written, which is for good
         given = {"architecture": architecture, "n_latents": n_latents, "k": k, "seed": seed}
         self._settle({name: value for name, value in given.items() if value is not None})
         if fdr is not None:

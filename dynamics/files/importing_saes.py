@@ -64,8 +64,8 @@ def import_saes(
 def _check_format(format: str) -> None:
     if format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown format {format!r}{hint} There are: {', '.join(FORMATS)}")
+        hint = f"; did you mean {near[0]!r}? There" if near else "; there"
+        raise ValueError(f"unknown format {format!r}{hint} are: {', '.join(FORMATS)}")
     if format != "dynamics":
         raise ValueError(f"SAEs in the format {format} cannot be read yet; convert them to the format dynamics")
 
@@ -84,9 +84,16 @@ def read_sae(path: Path) -> SparseAutoencoder:
         tensors, metadata = parse_tensors(path.read_bytes(), path.name)
         if "architecture" not in metadata:
             raise ValueError("its metadata lack `architecture`")
-        return SparseAutoencoder.from_tensors(tensors, metadata["architecture"], int(metadata.get("k", 0)) or None)
+        return SparseAutoencoder.from_tensors(tensors, metadata["architecture"], _k(metadata.get("k", "0")))
     except (ValueError, DamagedError) as error:
         raise ValueError(f"{path.name}: {error}") from None
+
+
+def _k(text: str) -> int | None:
+    try:
+        return int(text) or None
+    except ValueError:
+        raise ValueError(f"its metadata give k as {text!r}; a whole number is wanted") from None
 
 
 def _take(run: RunDirectory, snapshot: SnapshotRecord, path: Path) -> SaeRecord:

@@ -30,10 +30,16 @@ def write_settings(run: RunDirectory, config: SaeConfig) -> None:
     if known == config:
         return
     old, new = asdict(known), asdict(config)
-    differences = ", ".join(f"{name} is {old[name]}, given {new[name]}" for name in old if old[name] != new[name])
+    differences = ", ".join(
+        f"{name} is {_named(old[name])}, given {_named(new[name])}" for name in old if old[name] != new[name]
+    )
     raise ValueError(
         f"the run has other SAE settings: {differences}; leave them out to go on, or use another run directory"
     )
+
+
+def _named(value: object) -> str:
+    return "the default" if value is None else str(value)
 
 
 def load_settings(run: RunDirectory) -> SaeConfig | None:
@@ -59,9 +65,14 @@ def write_level(run: RunDirectory, fdr: float) -> None:
     Raises:
         ValueError: if it is not in (0, 1).
     """
+    require_level(fdr)
+    write_json(run.path / "level.json", {"fdr": fdr})
+
+
+def require_level(fdr: float) -> None:
+    """Raises ValueError where a false-discovery rate is not in (0, 1)."""
     if not 0 < fdr < 1:
         raise ValueError(f"the false-discovery rate must lie between 0 and 1, got {fdr}; 0.1 is the default")
-    write_json(run.path / "level.json", {"fdr": fdr})
 
 
 def load_level(run: RunDirectory) -> float:

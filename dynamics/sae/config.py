@@ -48,9 +48,9 @@ class SaeConfig:
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
             nearest = difflib.get_close_matches(self.architecture, get_args(Architecture), n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            hint = f"; did you mean {nearest[0]!r}? There" if nearest else "; there"
             names = ", ".join(get_args(Architecture))
-            raise ValueError(f"unknown architecture {self.architecture!r}{hint}; there are: {names}")
+            raise ValueError(f"unknown architecture {self.architecture!r}{hint} are: {names}")
         for name in ("n_latents", "k", "steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -32,6 +32,8 @@ def test_settings_are_written_once_and_differences_named(run: RunDirectory) -> N
     with pytest.raises(ValueError, match=r"other SAE settings: n_latents is 64, given 128, seed is 0, given 1; leave"):
         write_settings(run, SaeConfig(n_latents=128, k=4, seed=1))
     assert load_settings(run) == config
+    with pytest.raises(ValueError, match=r"n_latents is 64, given the default, k is 4, given 2; leave"):
+        write_settings(run, SaeConfig(k=2))
 
 
 def test_damaged_settings_are_named(run: RunDirectory) -> None:

@@ -39,7 +39,7 @@ def test_settings_out_of_range_are_refused_by_name(settings: dict[str, Any], mes
 
 def test_a_misspelt_architecture_is_told_the_nearest() -> None:
     unchecked: Any = SimpleNamespace(architecture="top_k")  # the type checker of the tests would speak first
-    with pytest.raises(ValueError, match=r"unknown architecture 'top_k'; did you mean 'topk'\?; there are: topk, relu"):
+    with pytest.raises(ValueError, match=r"unknown architecture 'top_k'; did you mean 'topk'\? There are: topk, relu"):
         SaeConfig.__post_init__(unchecked)
 
 
