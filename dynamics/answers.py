@@ -22,8 +22,8 @@ def rendered(table: pa.Table, format: str) -> str:
 
     Args:
         table: the answer.
-        format: ``table``; ``csv`` (RFC 4180, lists and maps as JSON, nulls empty); ``json``: a list of objects, with
-            null where a number is NaN or infinite.
+        format: ``table``; ``csv`` (RFC 4180, lists and maps as JSON, nulls empty); ``json``: a list of objects. JSON
+            has null where a number is NaN or infinite, the others say so.
     """
     return {"table": readable, "csv": as_csv, "json": as_json}[format](table)
 
@@ -50,9 +50,14 @@ def as_csv(table: pa.Table) -> str:
 
 def as_json(table: pa.Table) -> str:
     """A list of objects, one a line."""
-    objects = [dict(zip(table.column_names, row, strict=True)) for row in _rows(table)]
+    objects = [dict(zip(table.column_names, map(_finite, row), strict=True)) for row in _rows(table)]
     lines = ",\n ".join(json.dumps(item, ensure_ascii=False, allow_nan=False) for item in objects)
     return f"[{lines}]\n"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def visible(text: str) -> str:
@@ -96,12 +101,12 @@ def _rows(table: pa.Table) -> Any:
 
 def _plain(value: Any) -> str:
     if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(_finite(value), ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _json_value(value: Any, kind: pa.DataType) -> Any:
-    """The value in the words of JSON."""
+    """The value in the words of JSON, numbers that it has no words for left as they are."""
     if value is None:
         return None
     if pa.types.is_map(kind):
@@ -114,8 +119,6 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime | date | clock):
@@ -123,3 +126,12 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, bytes | timedelta):
         return str(value)
     return value
+
+
+def _finite(value: Any) -> Any:
+    """Null for every number that JSON cannot write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return {name: _finite(item) for name, item in value.items()} if isinstance(value, dict) else value

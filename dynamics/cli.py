@@ -103,6 +103,7 @@ def _import(commands: Any) -> None:
 def import_(given: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from dynamics.answers import counted
     from dynamics.files.importing import import_snapshots, step_files
     from dynamics.files.layout import RunDirectory
 
@@ -112,8 +113,9 @@ def import_(given: argparse.Namespace) -> int:
         found = import_snapshots(given.directory, run, given.site, given.text, given.loss, _shown_on(bar))
     first, last = found[0], found[-1]
     print(
-        f"{len(found)} snapshots of {given.site}, steps {first.step} to {last.step}, {first.rows} rows of width "
-        f"{first.d_in} ({last.dtype}), are in {run.path}. Next: dynamics analyze {given.run}"
+        f"{counted(len(found), 'snapshot')} of {given.site}, steps {first.step} to {last.step}, "
+        f"{counted(first.rows, 'row')} of width {first.d_in} ({last.dtype}), now in {run.path}. "
+        f"Next: dynamics analyze {given.run}"
     )
     return 0
 
@@ -129,13 +131,14 @@ def _import_saes(commands: Any) -> None:
 def import_saes_(given: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from dynamics.answers import counted
     from dynamics.files.importing_saes import import_saes
     from dynamics.files.layout import RunDirectory
 
     run = RunDirectory.open(given.run)
     with tqdm(desc="import", unit="file", dynamic_ncols=True, disable=None) as bar:
         found = import_saes(given.directory, run, given.site, given.format, _shown_on(bar))
-    print(f"{len(found)} SAEs of {given.site} are in {run.path}. Next: dynamics analyze {given.run}")
+    print(f"{counted(len(found), 'SAE')} of {given.site}, now in {run.path}. Next: dynamics analyze {given.run}")
     return 0
 
 
@@ -177,6 +180,7 @@ def _work(commands: Any) -> None:
 
 
 def work(given: argparse.Namespace) -> int:
+    from dynamics.answers import counted
     from dynamics.engines.following import follow
     from dynamics.engines.inline import work_off
     from dynamics.run import open as open_run
@@ -187,13 +191,15 @@ def work(given: argparse.Namespace) -> int:
         follow(run.directory)
     else:
         tally = work_off(run.directory, progress=sys.stderr.isatty())
-        print(f"{tally.done} jobs done, {tally.failed} failed")
+        print(f"{counted(tally.done, 'job')} done, {tally.failed} failed")
     return _unfinished(run)
 
 
 def _retry(given: argparse.Namespace, run: Any) -> None:
+    from dynamics.answers import counted
+
     if given.retry:
-        print(f"{run.retry()} jobs that were given up are tried again")
+        print(f"trying again: {counted(run.retry(), 'job')} given up before")
 
 
 def _unfinished(run: Any) -> int:

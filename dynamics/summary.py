@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from dynamics.answers import readable, visible
+from dynamics.answers import counted, readable, visible
 from dynamics.pipeline.status import SiteStatus
 from dynamics.run import Run
 
@@ -18,8 +18,14 @@ FOUND = """
         union all by name select kind, 0 as events from expected anti join events using (kind)
     )
     select kind, events, round(by_chance, 2) as "null arm would give" from kinds left join expected using (kind)
+    where kind != 'dormancy'
     order by events desc, kind
 """
+LIMITED = """
+    select site, string_agg(kind, ', ' order by kind) as kinds from resolution, level where smallest_q > fdr
+    group by site order by site
+"""
+"""Kinds of events of which a single one cannot be published, however clear it is."""
 
 
 def summary(run: Run, name: str) -> str:
@@ -29,17 +35,32 @@ def summary(run: Run, name: str) -> str:
         run: the run.
         name: how the user called it, for the commands.
     """
-    events, transitions, notes = run.sql(FOUND), run.sql("select * from transitions"), _notes(run)
-    level = run.sql("select fdr from level", "rows")[0][0]
-    found = any(events.column("events").to_pylist())
-    parts = [f"{'Events' if found else 'No events above retraining noise'} at q <= {level:g}:\n{readable(events)}"]
+    transitions, notes = run.sql("select * from transitions"), [*_limits(run), *_notes(run)]
+    parts = [_found(run)]
     if transitions.num_rows:
         columns = [
             column for column in ("site", "from_step", "to_step", "p_value") if column in transitions.column_names
         ]
         parts.append(f"Transitions:\n{readable(transitions.select(columns))}")
-    parts += [_listed("Notes", notes), _listed("Given up", _given_up(run.status(), name)), _next(name)]
+    parts += [_listed("Notes", notes), *_left_over(run.status(), name), _next(name)]
     return "\n".join(part for part in parts if part)
+
+
+def _found(run: Run) -> str:
+    """Events per kind beside the null's; those that no null can judge are counted apart."""
+    events, level = run.sql(FOUND), run.sql("select fdr from level", "rows")[0][0]
+    [(compared, gaps)] = run.sql(
+        "select (select count(*) from pairs where arm = 'chain'), (select count(*) from events where q_value is null)",
+        "rows",
+    )
+    if not compared:
+        return "No two checkpoints could be compared, so there are no events.\n"
+    found = any(events.column("events").to_pylist())
+    table = f":\n{readable(events)}" if events.num_rows else ".\n"
+    dormant = f"Besides, without a q: {counted(gaps, 'time')} a feature fell silent and came back (dormancy).\n"
+    return (
+        f"{'Events' if found else 'No events above retraining noise'} at q <= {level:g}{table}{dormant if gaps else ''}"
+    )
 
 
 def status_text(run: Run) -> str:
@@ -56,7 +77,7 @@ def status_text(run: Run) -> str:
         }
     )
     legend = "chain, null, seed: jobs done, +queued, !failed"
-    parts = [readable(table) + legend, run.published(), _listed("Given up", _given_up(sites, str(run.path))).rstrip()]
+    parts = [readable(table) + legend, run.published(), *(text.rstrip() for text in _left_over(sites, str(run.path)))]
     return "\n".join(part for part in parts if part)
 
 
@@ -67,15 +88,25 @@ def _count(site: SiteStatus, arm: str) -> str:
 
 
 def _notes(run: Run) -> list[str]:
-    return [f"{site}: {note}" for site, note in run.sql("select site, note from notes", "rows")]
+    kept = "note not like 'a single % cannot reach%' and note not like 'step % is left out: %'"  # said otherwise
+    return [f"{site}: {note}" for site, note in run.sql(f"select site, note from notes where {kept}", "rows")]
 
 
-def _given_up(sites: list[SiteStatus], name: str) -> list[str]:
+def _limits(run: Run) -> list[str]:
+    return [
+        f"{site}: too few checkpoints to publish a single event of these kinds, only several strong ones together: "
+        f"{kinds}. That none is listed does not show that none happened (view resolution)"
+        for site, kinds in run.sql(LIMITED, "rows")
+    ]
+
+
+def _left_over(sites: list[SiteStatus], name: str) -> list[str]:
+    """What cannot be done, then what did not work out."""
     left = [failure for site in sites for failure in site.left]
-    lines = [f"{failure.job}: {failure.reason}" for failure in left]
-    if any(not failure.final for failure in left):
-        lines.append(f"`dynamics analyze {name} --retry` tries these again")
-    return lines
+    unusable = [f"{failure.job}: {failure.reason}" for failure in left if failure.final]
+    given_up = [f"{failure.job}: {failure.reason}" for failure in left if not failure.final]
+    again = [f"`dynamics analyze {name} --retry` tries these again"] if given_up else []
+    return [_listed("Left out", unusable), _listed("Given up", [*given_up, *again])]
 
 
 def _listed(title: str, lines: list[str]) -> str:

@@ -78,6 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["import", "{tmp}/none", "{tmp}/new"], "required: --site"),
         (["import-saes", "{tmp}", "{run}", "--site", "blocks.0"], "no step_<n>.safetensors"),
         (["report", "{run}", "-o", "{tmp}/no/where.html"], "no folder"),
+        (["report", "{run}", "-o", "{tmp}"], "is a folder; name a file"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -131,7 +132,7 @@ def test_from_files_to_events_and_a_report(capsys: pytest.CaptureFixture[str], t
     run = str(tmp_path / "run")
     given = ["import", str(tmp_path / "files"), run, "--site", "layer/1", "--loss", str(tmp_path / "loss.csv")]
     imported = said(capsys, *given)
-    assert imported.startswith("4 snapshots of layer/1, steps 0 to 3, 384 rows of width 8 (float32), are in ")
+    assert imported.startswith("4 snapshots of layer/1, steps 0 to 3, 384 rows of width 8 (float32), now in ")
     assert said(capsys, *given) == imported
     write_settings(RunDirectory.open(run), SMALL)
     done = subprocess.run(
@@ -160,7 +161,7 @@ def test_status_counts_what_is_done_queued_and_failed(
     failures.failed(new, Job("chain", SITE, 40), "nonfinite: 4% NaN", final=True)
     told = said(capsys, "status", str(new.path))
     assert told.splitlines()[2].split() == [SITE, "5", "0", "+4", "!1", "0", "+1", "0", "+1"]
-    assert "Given up:\n  SAE of blocks.0 step 40: nonfinite: 4% NaN" in told
+    assert "Left out:\n  SAE of blocks.0 step 40: nonfinite: 4% NaN" in told
     assert "database: not made yet" in told
 
 
@@ -192,7 +193,7 @@ def test_given_up_jobs_make_the_exit_code_and_are_tried_again_on_request(
     assert main(["work", run]) == 1
     assert "`dynamics analyze" in said(capsys, "status", run)
     assert (
-        "1 jobs that were given up are tried again"
+        "trying again: 1 job given up before"
         in subprocess.run(
             [sys.executable, "-m", "dynamics", "work", run, "--retry"], capture_output=True, text=True, check=True
         ).stdout
@@ -229,8 +230,8 @@ TRICKY = pa.table(
 def test_a_table_is_readable() -> None:
     assert rendered(TRICKY, "table").splitlines() == [
         "n        x  text             latents  evidence",
-        "-  -------  ---------------  -------  ----------------",
-        r'1           a,"b"\n\x1b[31m  [1, 2]   gain 0.5, worst',
+        "-  -------  ---------------  -------  -------------------",
+        r'1      nan  a,"b"\n\x1b[31m  [1, 2]   gain 0.5, worst inf',
         "   0.12346  ü",
     ]
     assert rendered(TRICKY.slice(0, 0), "table").endswith("(no rows)\n")
@@ -238,7 +239,7 @@ def test_a_table_is_readable() -> None:
 
 def test_csv_is_read_back_as_it_was() -> None:
     rows = list(csv.reader(io.StringIO(rendered(TRICKY, "csv"), newline="")))
-    assert rows[1] == ["1", "", 'a,"b"\n\x1b[31m', "[1, 2]", '{"gain": 0.5, "worst": null}']
+    assert rows[1] == ["1", "nan", 'a,"b"\n\x1b[31m', "[1, 2]", '{"gain": 0.5, "worst": null}']
     assert rows[2] == ["", "0.123456789", "ü", "", ""]
 
 
@@ -253,3 +254,20 @@ def test_json_is_a_list_of_objects_with_null_for_nan() -> None:
     }
     assert second == {"n": None, "x": 0.123456789, "text": "ü", "latents": None, "evidence": None}
     assert json.loads(rendered(TRICKY.slice(0, 0), "json")) == []
+
+
+def test_a_summary_says_where_nothing_could_be_compared(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, run: str
+) -> None:
+    told = said(capsys, "analyze", str(make_run(1).path))
+    assert told.startswith("No two checkpoints could be compared, so there are no events.\n")
+    assert "at q <= 0.1" in said(capsys, "analyze", run)
+
+
+def test_a_level_out_of_range_settles_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    safetensors.torch.save_file({"activations": activations(0)}, tmp_path / "files" / "step_0.safetensors")
+    run = str(tmp_path / "run")
+    assert said(capsys, "import", str(tmp_path / "files"), run, "--site", "a").startswith("1 snapshot of a")
+    assert "between 0 and 1" in refused(capsys, "analyze", run, "--k", "3", "--fdr", "2")
+    assert not (tmp_path / "run" / "settings.json").exists()

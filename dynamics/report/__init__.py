@@ -28,10 +28,12 @@ def report(run: History, path: str | Path) -> Path:
         The file written.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it cannot be written, or is a folder.
         FileNotFoundError: if its folder is not there.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(target)!r} is a folder; name a file, e.g. {str(target / 'report.html')!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(target.parent)!r} to write the report to; make it first")
     write_bytes(target, html(run).encode())
