@@ -158,9 +158,11 @@ class Run:
         )
 
     def _null_scores(self, site: str, kind: str) -> list[float]:
-        of_null = f"arm = 'null' and kind = {_literal(kind)} and score is not null"
-        pooled = f"select score from event_candidates where site = {_literal(site)} and {of_null} order by score"
-        return [score for (score,) in self.sql(pooled, "rows")]
+        where = f"site = {_literal(site)} and kind = {_literal(kind)}"
+        pooled = f"select score from event_candidates where arm = 'null' and {where} and score > 0 order by score"
+        scores = [float(row[0]) for row in self.sql(pooled, "rows")]
+        count = self.sql(f"select null_candidates from resolution where {where}", "rows")
+        return [0.0] * (sum(int(row[0]) for row in count) - len(scores)) + scores  # those that score 0 have no rows
 
     def _shown(self, site: str, step: int | None, latents: list[int] | None) -> pa.Table:
         chosen = ", ".join(map(str, latents or [])) or "null"

@@ -115,13 +115,14 @@ def test_an_event_is_explained_with_its_null(run: Run) -> None:
     )
     event, kind = run.sql(f"{chosen} order by event limit 1", "rows")[0]
     explained = run.explain(event)
-    nulls = f"select count(*) from event_candidates where arm = 'null' and kind = '{kind}' and score is not null"
+    nulls = f"select null_candidates from resolution where kind = '{kind}'"
     assert run.sql(nulls, "rows") == [(len(explained.null_scores),)]
     assert explained.null_scores == sorted(explained.null_scores)
     assert explained.after.num_rows > 0
     text = str(explained)
     assert text.startswith(f"{kind} {event} at {SITE}")
-    assert f"null: {len(explained.null_scores)} candidates" in text
+    count = len(explained.null_scores)
+    assert (f"null: {count} candidates" if count else "null: no candidates") in text
     assert "[t" in text
 
 
