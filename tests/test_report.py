@@ -89,16 +89,28 @@ def test_says_what_happened_in_words(page: str) -> None:
     run = synthetic_run(25)
     row = run.sql("select sum(births) as born, sum(deaths) as died from population").to_pylist()[0]
     assert f"{row['born']:.0f} features were born, {row['died']:.0f} died" in words
-    assert "at q ≤ 0.1" in words
+    assert "Of these, about 1 in 10 may be false (q ≤ 0.1)." in words
     assert "Retraining alone, with nothing happening in the model, would give" in words
+    drifts = run.sql("select count(*) as n from events where kind = 'drift'").to_pylist()[0]["n"]
+    assert f"{drifts} drifted slowly." in words
     assert "the features reorganise between steps 1,016 and 4,484 (p\u00a0=\u00a00.002)" in words
 
 
 def test_says_what_it_cannot_tell(page: str) -> None:
     words = Structure(page).words
-    assert "At blocks.0.mlp a merge cannot reach q ≤ 0.1 alone, only several strong ones together" in words
+    assert re.search(r"At blocks\.0\.mlp a single merge cannot reach q ≤ 0\.1, it takes \d+ at once\.", words)
     assert "no p-value below 0.001 can be seen" in words
     assert "when the former began and how long the latter last is not known" in words
+
+
+def test_says_how_many_events_it_takes() -> None:
+    run = synthetic_run(12)
+    run.connection.execute("update raw.resolution set smallest_q = 1 where kind = 'birth'")
+    note = "a single birth cannot reach q <= 0.1, it takes 14 at once: there are 486 null candidates for 646 tests"
+    run.connection.execute("insert into raw.notes select 'b0', site, 'tracking', ? from resolution", [note])
+    words = Structure(html(run)).words
+    assert "a single birth cannot reach q ≤ 0.1, it takes 14 at once" in words
+    assert "486 null candidates" not in words
 
 
 def test_as_many_events_as_the_null_gives_is_said() -> None:
@@ -110,6 +122,7 @@ def test_as_many_events_as_the_null_gives_is_said() -> None:
 def test_nothing_happening_is_said() -> None:
     words = Structure(html(synthetic_run(12, quiet=True))).words
     assert "No event stands above retraining noise at q ≤ 0.1." in words
+    assert "As far as this run can tell, no feature was born, died, split, merged, turned abruptly or drifted." in words
     assert "No phase transition was found." in words
 
 

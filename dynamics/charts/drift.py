@@ -1,4 +1,4 @@
-"""How far features turn between checkpoints, against retraining."""
+"""How far features turn between checkpoints, and which of them turn further than the rest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, note, sentence, values
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, listed, note, sentence, values
 
 DRIFT = """
 select step, mean_drift, null_drift, null_drift_high
@@ -20,11 +20,22 @@ from feature_history where site = $site and turned is not null group by step ord
 """
 
 
-def drift(run: History, site: str) -> Any:
-    """Mean angle by which features turned since the previous checkpoint, in degrees, against the null band.
+EVENTS = """
+select kind, count(*) as number from events where site = $site and kind in ('drift', 'rotation') group by kind
+"""
+ROTATED = """
+select e.step, h.turned, e.q_value from events e
+join feature_history h on h.site = e.site and h.step = e.step and h.track = e.child_tracks[1]
+where e.site = $site and e.kind = 'rotation' and h.turned is not null order by e.q_value, e.step limit 300
+"""
 
-    Line: mean over the live features. Light band: the middle 80 % of features. Grey band: up to the upper bound of what
-    retraining on an unchanged model gives, its mean dashed.
+
+def drift(run: History, site: str) -> Any:
+    """Angle by which features turned since the previous checkpoint, in degrees, and which of them turned abruptly.
+
+    Line: median of the live features. Light band: the middle 80 % of features. Dots: published rotations. Grey band: up
+    to the largest median in the null arm, the mean of its medians dashed. Noise that is fresh at every checkpoint turns
+    all features a little, so that a feature is only said to turn where it does so beyond the median.
 
     Raises:
         ValueError: if the run has no such site.
@@ -35,35 +46,47 @@ def drift(run: History, site: str) -> Any:
         return sentence("Drift needs two tracked checkpoints; there are fewer.", f"Drift of {site}", source.text)
     spread = {row["step"]: row for row in source.rows(TURNED, site=site)}
     rows = [{**row, **{name: spread.get(row["step"], {}).get(name) for name in ("low", "high")}} for row in rows]
+    rotated = source.rows(ROTATED, site=site)
     axis = StepAxis.over([0, *(row["step"] for row in rows)])
     merged = axis.merged(MARKS // 6)
-    subtitle = [
-        f"{site}. Degrees since the previous checkpoint: mean (line) and middle 80 % of features (light); "
-        "grey: retraining alone, mean dashed.",
-        merged_note(merged),
+    seen = {row["kind"]: row["number"] for row in source.rows(EVENTS, site=site)}
+    subtitle = [*_subtitle(site, rows, rotated=bool(rotated) and len(rows) > 1), merged_note(merged)]
+    drawn = _drawn(axis, grouped(rows, merged), rotated)
+    return finished(drawn, _message(rows, seen), subtitle, source.text)
+
+
+def _message(rows: list[Row], seen: dict[str, int]) -> str:
+    drifts, rotations = seen.get("drift", 0), seen.get("rotation", 0)
+    told = [f"{count(drifts, 'feature drifts', 'features drift')} slowly"] if drifts else []
+    told += [f"{count(rotations, 'turns', 'turn')} abruptly"] if rotations else []
+    who = listed(told) if told else "No feature stands out by turning"
+    low, high = (f"{f(row['mean_drift'] for row in rows):.2g}" for f in (min, max))
+    return f"{who}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"
+
+
+def _subtitle(site: str, rows: list[Row], *, rotated: bool) -> list[str]:
+    dots = " Orange: abrupt rotations." if rotated else ""
+    null = (
+        "no null arm yet."
+        if all(row["null_drift_high"] is None for row in rows)
+        else "grey, mean dashed: medians in the null arm."
+    )
+    return [
+        f"{site}. Degrees since the previous checkpoint: median (line), middle 80 % of features (blue); {null}{dots}",
+        "Noise turns every feature a little, so a feature is only said to turn where it goes beyond the median. "
+        "Slow drift is judged over a whole track.",
     ]
-    return finished(_drawn(axis, grouped(rows, merged)), _message(rows), subtitle, source.text)
 
 
-def _message(rows: list[Row]) -> str:
-    judged = [row for row in rows if row["null_drift_high"] is not None]
-    beyond = sum(row["mean_drift"] > row["null_drift_high"] for row in judged)
-    if not judged:
-        return "How far features turn; there is no null arm to compare with"
-    if not beyond:
-        return f"Features turn no more than retraining alone turns them, at all of {count(len(judged), 'checkpoint')}"
-    return f"Features turn more than retraining alone turns them at {beyond:,} of {count(len(judged), 'checkpoint')}"
-
-
-def _drawn(axis: StepAxis, rows: list[Row]) -> Any:
+def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     scale = alt.Scale(zero=True, nice=True)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("mean_drift:Q", title="mean turn, °", format=".1f"),
+        alt.Tooltip("mean_drift:Q", title="median turn, °", format=".1f"),
         alt.Tooltip("low:Q", title="10 % turn less than, °", format=".1f"),
         alt.Tooltip("high:Q", title="10 % turn more than, °", format=".1f"),
-        alt.Tooltip("null_drift:Q", title="retraining alone, mean, °", format=".1f"),
-        alt.Tooltip("null_drift_high:Q", title="retraining alone, upper bound, °", format=".1f"),
+        alt.Tooltip("null_drift:Q", title="null arm, mean, °", format=".1f"),
+        alt.Tooltip("null_drift_high:Q", title="null arm, largest, °", format=".1f"),
     ]
     y = alt.Y("mean_drift:Q", title="turned (degrees)", scale=scale, axis=alt.Axis(tickCount=6))
     base = alt.Chart(values(rows)).encode(x=axis.x(), tooltip=tooltip)
@@ -78,7 +101,18 @@ def _drawn(axis: StepAxis, rows: list[Row]) -> Any:
     middle = base.mark_area(color=KINDS["drift"], opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     line = base.mark_line(color=INK, strokeWidth=1.8).encode(y=y)
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
-    return alt.layer(middle, *null, line, points).properties(width=WIDTH, height=240)
+    return alt.layer(middle, *null, line, points, _rotated(axis, rotated, scale)).properties(width=WIDTH, height=240)
+
+
+def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:
+    base = alt.Chart(values(rotated)).mark_point(
+        color=KINDS["rotation"], filled=True, opacity=1, size=44, shape="diamond"
+    )
+    tooltip = [
+        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("turned:Q", title="turned, °", format=".1f"),
+        alt.Tooltip("q_value:Q", title="q", format=".2g"),
+    ]  # fmt: skip
+    return base.encode(x=axis.x(), y=alt.Y("turned:Q", title="turned (degrees)", scale=scale), tooltip=tooltip)
 
 
 def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
@@ -89,5 +123,5 @@ def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
         x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("null_drift_high:Q", title="turned (degrees)"), y2=alt.datum(0)
     )
     point = base.mark_point(color=INK, filled=True, opacity=1, size=50).encode(y=y)
-    words = note("retraining alone", x=6, y=232, colour=FAINT)
+    words = note("null arm", x=6, y=232, colour=FAINT)
     return alt.layer(null, bar, point, words).properties(width=WIDTH, height=240)

@@ -56,7 +56,8 @@ def lineage(run: History, site: str, track: int) -> Any:
     if rest:
         drawn = alt.vconcat(drawn, _rest(axis, rest), spacing=18)
     subtitle = [
-        f"{site}. One lane per track, thick: track {track}. Dot: birth. Cross: death. Joints: split, merge, bud.",
+        f"{site}. One lane per track, thick: track {track}. Green dot: birth. Cross: death. Grey dot: a track "
+        "begins without a published birth. Lines between lanes: splits, merges, buds.",
         f"The {len(lanes):,} nearest of {len(family):,} tracks have lanes; the other {len(rest):,} are counted below."
         if rest
         else "",
@@ -181,7 +182,14 @@ def _joints(axis: StepAxis, branches: list[Row], lanes: dict[int, int], y: alt.Y
                 {**shared, "step": start, "lane": lanes[parent]},
                 {**shared, "step": row["to_step"], "lane": lanes[child]},
             ]
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=None)
+    joining = [kind for kind in KINDS if any(line["kind"] == kind for line in lines)]
+    scale = alt.Scale(domain=joining, range=[KINDS[kind] for kind in joining])
+    legend = (
+        alt.Legend(title=None, symbolType="stroke", labelExpr="datum.label == 'birth' ? 'bud' : datum.label")
+        if joining
+        else None
+    )
+    colour = alt.Color("kind:N", scale=scale, legend=legend)
     tooltip = [alt.Tooltip("kind:N"), alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", format=".2g")]
     base = alt.Chart(values(lines)).mark_line(strokeWidth=1.8)
     return base.encode(x=axis.x(labels=lowest), y=y, detail="joint:N", color=colour, tooltip=tooltip)

@@ -7,14 +7,15 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, note, sentence, values
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, listed, note, sentence, values
 
 POPULATION = """
 select step, live, births, deaths, splits, merges, null_births, null_deaths, null_splits, null_merges
 from population where site = $site order by step
 """
-_COUNTED = tuple(prefix + kind for prefix in ("", "null_") for kind in ("births", "deaths", "splits", "merges"))
+_KINDS = ("birth", "death", "split", "merge")
+_COUNTED = tuple(f"{prefix}{kind}s" for prefix in ("", "null_") for kind in _KINDS)
 
 
 def population(run: History, site: str) -> Any:
@@ -41,7 +42,11 @@ def population(run: History, site: str) -> Any:
         _turnover(axis, drawn, "birth", "death"),
         _turnover(axis, drawn, "split", "merge", labels=True),
     ]
-    subtitle = [f"{site}. Latents and published events per checkpoint. {_expected(rows)}", merged_note(merged)]
+    subtitle = [
+        f"{site}. Latents and published events per checkpoint. {_expected(rows)}",
+        "Latents that come or go without an event cannot be told from what retraining does.",
+        merged_note(merged),
+    ]
     return finished(alt.vconcat(*panels), _message(rows), subtitle, source.text)
 
 
@@ -49,18 +54,18 @@ def _message(rows: list[Row]) -> str:
     first, last = rows[0], rows[-1]
     if len(rows) == 1:
         return f"{count(first['live'], 'latent lives', 'latents live')} at step {first['step']:,}, the only checkpoint"
-    births, deaths = (sum(row[kind] for row in rows) for kind in ("births", "deaths"))
-    came = (
-        f"{count(births, 'birth')} and {count(deaths, 'death')}"
-        if births + deaths
-        else "no births or deaths above retraining noise"
-    )
-    return f"From {first['live']:,} to {last['live']:,} live latents, with {came}"
+    seen = {kind: sum(row[kind + "s"] for row in rows) for kind in _KINDS}
+    came = [count(number, kind) for kind, number in seen.items() if number]
+    told = listed(came) if came else "no births, deaths, splits or merges above retraining noise"
+    return f"From {first['live']:,} to {last['live']:,} live latents, with {told}"
 
 
 def _expected(rows: list[Row]) -> str:
-    births, deaths = (sum(row["null_" + kind] for row in rows[1:]) for kind in ("births", "deaths"))
-    return f"Grey band: what retraining alone would give, {births:.3g} births and {deaths:.3g} deaths in all."
+    null = {kind: sum(row[f"null_{kind}s"] for row in rows[1:]) for kind in _KINDS}
+    if not any(null.values()):
+        return "Retraining alone gave none of these events, so the grey null band has no height."
+    given = listed(f"{number:.2g} {kind}s" for kind, number in null.items() if number)
+    return f"Grey band: what retraining alone would give, {given} in all."
 
 
 def _living(axis: StepAxis, rows: list[Row]) -> Any:
@@ -93,8 +98,8 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         max(1.0, *(max(r["up"], r["high"]) for r in shown)),
         min(-1.0, *(min(r["down"], r["low"]) for r in shown)),
     )
-    scale = alt.Scale(domain=[bottom - 0.18 * reach, top + 0.18 * reach], nice=False)
-    height = 110
+    scale = alt.Scale(domain=[bottom - 0.4 * reach, top + 0.32 * reach], nice=False)
+    height = 120
     y_axis = alt.Axis(format="d", labelExpr="format(abs(datum.value), ',d')", tickMinStep=1, tickCount=5)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
@@ -110,13 +115,13 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         for kind, name in ((up, "up"), (down, "down"))
     ]
     words = [
-        note(above, x=4, y=8, colour=KINDS[up], bold=True),
-        note(below, x=4, y=height - 8, colour=KINDS[down], bold=True),
+        note(above, x=PADDING, y=5, colour=KINDS[up], bold=True),
+        note(below, x=PADDING, y=height - 10, colour=KINDS[down], bold=True),
     ]
     zero = (
         alt.Chart(values([{"y": 0}]))
         .mark_rule(color=FAINT, strokeWidth=1)
-        .encode(y=alt.Y("y:Q", scale=scale, axis=y_axis))
+        .encode(x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("y:Q", scale=scale, axis=y_axis))
     )
     return alt.layer(_band(axis, shown, scale, y_axis, labels=labels), *bars, zero, *words).properties(
         width=WIDTH, height=height
@@ -124,10 +129,12 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
 
 
 def _band(axis: StepAxis, rows: list[Row], scale: alt.Scale, y_axis: alt.Axis, *, labels: bool) -> Any:
-    edges = [{"left": 0, "right": WIDTH, "high": rows[0]["high"], "low": rows[0]["low"]}]
+    edges = [{"high": rows[0]["high"], "low": rows[0]["low"]}]
     same = all(row["high"] == rows[0]["high"] and row["low"] == rows[0]["low"] for row in rows)
     if same:
         base = alt.Chart(values(edges)).mark_rect(color=BAND, opacity=0.7)
-        return base.encode(x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2="high:Q")
+        return base.encode(
+            x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2="high:Q"
+        )
     base = alt.Chart(values(rows)).mark_area(color=BAND, opacity=0.7, interpolate="step")
     return base.encode(x=axis.x(labels=labels), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2="high:Q")

@@ -42,7 +42,8 @@ def quality(run: History, site: str) -> Any:
     panels = [_panel(axis, shown, *panel, labels=panel is _PANELS[-1]) for panel in _PANELS]
     restarts = sum(bool(row["restarted"]) for row in chain)
     subtitle = [
-        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Triangles: cold restarts ({restarts:,}).",
+        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Dead: fires on none of them. "
+        "Rings: independent seeds." + (f" Triangles: cold restarts ({restarts:,})." if restarts else ""),
         merged_note(merged),
     ]
     return finished(alt.vconcat(*panels), _message(rows, chain), subtitle, source.text)
@@ -76,7 +77,7 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     y = alt.Y(
         f"{column}:Q",
         title=title,
-        scale=alt.Scale(zero=column == "dead", nice=True),
+        scale=alt.Scale(zero=True, nice=True),
         axis=alt.Axis(tickCount=4, format=numbers),
     )
     colour = alt.Color(

@@ -133,6 +133,12 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def listed(items: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    words = list(items)
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0] if words else "none"
+
+
 def bracketed(numbers: Iterable[int], limit: int = 6) -> str:
     """Track numbers for a tooltip; what does not fit is counted."""
     listed = list(numbers)

@@ -20,6 +20,7 @@ from dynamics.charts.theme import (
     count,
     finished,
     kinds_of,
+    listed,
     sentence,
     values,
 )
@@ -29,6 +30,9 @@ select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score,
 from events where site in ($sites) order by site, step, kind, q_value
 """
 CHECKPOINTS = "select distinct step from snapshots where site in ($sites) order by step"
+_SPANS = ("drift", "dormancy")
+"""Kinds of event that take more than one step."""
+_ENDS = " A drift stands where it ends."
 _STACK = 7
 """Most events of a kind at one checkpoint that are still drawn one by one."""
 _ALONE = 1200
@@ -61,7 +65,7 @@ def events(run: History, site: str | None = None) -> Any:
         kinds = kinds_of(happened)
         merged = axis.merged(max(8, MARKS // (len(sites) * len(kinds))))
         drawn = _by_kind(axis, _bubbles(happened, merged), kinds, sites)
-        how = "One panel per kind; area: number of events at a checkpoint; colour strength: smallest q."
+        how = f"One panel per kind; area: number of events at a checkpoint; colour strength: smallest q.{_ENDS}"
         return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
     merged = axis.merged(MARKS // len(KINDS))
     drawn, how = _one_site(axis, happened, merged)
@@ -77,45 +81,75 @@ def _message(happened: list[Row]) -> str:
     numbers: dict[str, int] = defaultdict(int)
     for row in happened:
         numbers[row["kind"]] += 1
-    listed = [count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in kinds_of(happened)]
-    return ", ".join(listed[:-1]) + " and " + listed[-1] if len(listed) > 1 else listed[0]
+    return listed(count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in kinds_of(happened))
 
 
 def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tuple[Any, str]:
     kinds = kinds_of(happened)
     cells: dict[tuple[str, int], int] = defaultdict(int)
     for row in happened:
-        cells[row["kind"], row["step"]] += 1
+        cells[row["kind"], row["step"]] += row["kind"] not in _SPANS
     if max(cells.values()) <= _STACK and len(happened) <= _ALONE:
-        return _singly(axis, happened, kinds), "Each dot is an event; the stronger its colour, the smaller its q."
+        return _singly(
+            axis, happened, kinds
+        ), f"Each dot is an event; the stronger its colour, the smaller its q.{_lines(kinds)}"
     bubbles = _bubbles(happened, merged)
     shown = _lanes(axis, bubbles, "kind", kinds, height=38 * len(kinds), reach=_largest(bubbles))
-    return shown, "Area: number of events at a checkpoint; colour strength: smallest q among them."
+    return shown, f"Area: number of events at a checkpoint; colour strength: smallest q among them.{_ENDS}"
+
+
+def _lines(kinds: list[str]) -> str:
+    told = {"drift": "a drift from a track's first to its last checkpoint", "dormancy": "a dormancy's silence"}
+    spans = [told[kind] for kind in _SPANS if kind in kinds]
+    return f" Lines: {listed(spans)}." if spans else ""
 
 
 def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
-    room, seen, shown = 46, defaultdict[tuple[str, int], int](int), []
-    for row in happened:
-        cell = row["kind"], row["step"]
-        offset = (seen[cell] + 1) // 2 * (1 if seen[cell] % 2 else -1)
-        seen[cell] += 1
-        middle = room * (kinds.index(row["kind"]) + 0.5)
-        start = (
-            row["from_step"] if row["kind"] in ("drift", "dormancy") and row["from_step"] is not None else row["step"]
-        )
-        shown.append({**_event(row), "y": middle + 6 * offset, "start": start, "end": row["to_step"] or row["step"]})
-    y = alt.Y("y:Q", scale=alt.Scale(domain=[room * len(kinds), 0], nice=False), axis=_lane_axis(kinds, room))
+    rooms = [_room([row for row in happened if row["kind"] == kind]) for kind in kinds]
+    shown: list[Row] = []
+    for number, kind in enumerate(kinds):
+        middle = sum(rooms[:number]) + rooms[number] / 2
+        placed = _placed([row for row in happened if row["kind"] == kind], rooms[number] - 16)
+        shown += [{**row, "y": middle + offset} for row, offset in placed]
+    height = sum(rooms)
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=_lane_axis(kinds, rooms))
     base = alt.Chart(values(shown)).encode(color=_colour(), opacity=_strength(), tooltip=_TOOLTIP, y=y)
-    dots = base.mark_point(filled=True, size=30).encode(x=axis.x())
+    dots = base.mark_point(filled=True).encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
     spans = [row for row in shown if row["start"] < row["step"]]
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
     spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
-    return alt.layer(*([spanned] if spans else []), dots).properties(width=WIDTH, height=room * len(kinds))
+    return alt.layer(*([spanned] if spans else []), dots).properties(width=WIDTH, height=height)
 
 
-def _lane_axis(kinds: list[str], room: int) -> alt.Axis:
-    middles = [room * (i + 0.5) for i in range(len(kinds))]
-    expression = f"{json.dumps(kinds)}[floor(datum.value / {room})]"
+def _room(rows: list[Row]) -> int:
+    """Height of a lane in pixels: events that span steps need a row each."""
+    return 46 if rows[0]["kind"] not in _SPANS else max(46, min(150, 16 + 5 * len(rows)))
+
+
+def _placed(rows: list[Row], room: int) -> list[tuple[Row, float]]:
+    """The events of a lane with their distance from its middle: spans below each other, others stacked by step."""
+    if rows[0]["kind"] in _SPANS:
+        told = sorted((_spanning(row) for row in rows), key=lambda row: (row["start"], row["end"]))
+        pitch = min(6.0, room / len(told))
+        size = 30 if pitch >= 5 else 8
+        return [({**row, "size": size}, pitch * (n - (len(told) - 1) / 2)) for n, row in enumerate(told)]
+    seen, placed = defaultdict[int, int](int), []
+    for row in rows:
+        number = seen[row["step"]]
+        seen[row["step"]] += 1
+        told_one = {**_event(row), "start": row["step"], "end": row["step"], "size": 30}
+        placed.append((told_one, 6.0 * ((number + 1) // 2) * (1 if number % 2 else -1)))
+    return placed
+
+
+def _spanning(row: Row) -> Row:
+    start = row["step"] if row["from_step"] is None else row["from_step"]
+    return {**_event(row), "start": start, "end": row["to_step"] or row["step"]}
+
+
+def _lane_axis(kinds: list[str], rooms: list[int]) -> alt.Axis:
+    middles = [sum(rooms[:i]) + rooms[i] / 2 for i in range(len(kinds))]
+    expression = f"{json.dumps(kinds)}[indexof({json.dumps(middles)}, datum.value)]"
     return alt.Axis(values=middles, labelExpr=expression, title=None, grid=True, gridColor=GRID)
 
 
@@ -152,8 +186,8 @@ def _bubbles(happened: list[Row], merged: dict[int, int]) -> list[Row]:
 def _bubble(site: str, kind: str, step: int, rows: list[Row]) -> Row:
     tracks = [track for row in rows for side in ("parent_tracks", "child_tracks") for track in row[side] or []]
     smallest = min((row["q_value"] for row in rows if row["q_value"] is not None), default=0.0)
-    listed = bracketed(dict.fromkeys(tracks))
-    return {"site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "tracks": listed}
+    named = bracketed(dict.fromkeys(tracks))
+    return {"site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "tracks": named}
 
 
 def _largest(bubbles: list[Row]) -> int:
@@ -177,10 +211,15 @@ def _lanes(
         f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180)
     )
     area = alt.Scale(
-        type="linear", domain=[0, reach], range=[0, min(700, (height / len(lanes)) ** 2 * 0.8)], nice=False
+        type="linear",
+        domain=[1, max(2, reach)],
+        range=[36, max(60, min(700, (height / len(lanes)) ** 2 * 0.8))],
+        nice=False,
     )
     size = alt.Size(
-        "events:Q", scale=area, legend=alt.Legend(title="events", values=_examples(reach), symbolFillColor="#8c959f")
+        "events:Q",
+        scale=area,
+        legend=alt.Legend(title="events", values=_examples(reach), format="d", symbolFillColor="#8c959f"),
     )
     base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle")
     tooltip = [

@@ -7,10 +7,11 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note
 from dynamics.charts.theme import CHAIN, INK, KINDS, MARKS, SOFT, WIDTH, WINDOW, finished, note, sentence, values
 
 CHANGE = "select step, series, value from change where site = $site and value is not null order by series, step"
+CHECKPOINTS = "select step from snapshots where site = $site order by step"
 LOSS = "select step, loss from checkpoints where loss is not null order by step"
 WINDOWS = (
     "select from_step, to_step, peak_step, score, p_value, series from transitions where site = $site order by p_value"
@@ -37,7 +38,8 @@ def transition(run: History, site: str) -> Any:
     title = _message(windows, changes)
     if not changes and not losses:
         return sentence(said or "Neither a loss nor a series of change was recorded.", title, source.text)
-    axis = StepAxis.over(row["step"] for row in [*changes, *losses])
+    checkpoints = source.rows(CHECKPOINTS, site=site)
+    axis = StepAxis.over(row["step"] for row in [*changes, *losses, *checkpoints])
     names = list(dict.fromkeys(row["series"] for row in changes))
     merged = axis.merged(MARKS // (2 * (len(names) + 2)))
     parts = [("loss", grouped([{"step": r["step"], "value": r["loss"]} for r in losses], merged))] if losses else []
@@ -47,7 +49,7 @@ def transition(run: History, site: str) -> Any:
     panels = [
         _panel(axis, rows, windows, name, tall=name == "loss", lowest=name == parts[-1][0]) for name, rows in parts
     ]
-    drawn = alt.vconcat(*panels, spacing=12)
+    drawn = alt.vconcat(*panels, spacing=26)
     return finished(drawn, title, [f"{site}. {_evidence(windows)}", said, merged_note(merged)], source.text)
 
 
@@ -93,7 +95,7 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
     if len(rows) <= 60:
         curve.append(base.mark_point(filled=True, size=16, color=colour, opacity=1))
     shading = _windows(axis, windows, lowest=lowest) if windows else []
-    label = note(name, x=WIDTH - 4, y=-1, colour=INK if loss else SOFT, align="right", bold=True)
+    label = note(name, x=PADDING, y=-11, colour=INK if loss else SOFT, bold=True)
     return alt.layer(*shading, *curve, label).properties(width=WIDTH, height=height)
 
 

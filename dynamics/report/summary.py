@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import count
+from dynamics.charts.theme import count, listed
 
 RUN = """
 select (select fdr from level) as fdr, (select count(*) from checkpoints) as checkpoints,
     (select min(step) from checkpoints) as first_step, (select max(step) from checkpoints) as last_step
 """
 TOTALS = """
-with later as (select *, row_number() over (partition by site order by step) > 1 as compared from population)
+with later as (select *, row_number() over (partition by site order by step) > 1 as compared from population),
+longer as (
+    select site, count(*) filter (where kind = 'drift') as drifts,
+        count(*) filter (where kind = 'dormancy') as dormancies
+    from events group by site
+),
+drifting as (select site, expected from null_rates where kind = 'drift')
 select site, count(*) as checkpoints, arg_min(live, step) as first_live, arg_max(live, step) as last_live,
     sum(births) as births, sum(deaths) as deaths, sum(splits) as splits, sum(merges) as merges,
-    sum(rotations) as rotations,
+    sum(rotations) as rotations, coalesce(any_value(drifts), 0) as drifts,
+    coalesce(any_value(dormancies), 0) as dormancies,
     sum(null_births) filter (where compared) as null_births, sum(null_deaths) filter (where compared) as null_deaths,
     sum(null_splits) filter (where compared) as null_splits, sum(null_merges) filter (where compared) as null_merges,
-    sum(null_rotations) filter (where compared) as null_rotations
-from later group by site order by site
+    sum(null_rotations) filter (where compared) as null_rotations,
+    any_value(expected) as null_drifts
+from later left join longer using (site) left join drifting using (site) group by site order by site
 """
 WINDOWS = "select site, from_step, to_step, p_value from transitions order by site, p_value"
-# Notes on what a single event can reach are said once for all kinds, from the view of the resolution.
+# Notes on what a single event can reach are said once for all kinds, with the view of the resolution.
 NOTES = """
 select distinct site, stage, note from notes where note not like 'a single % cannot reach%' order by site, stage, note
 """
-RESOLUTION = "select site, kind, null_candidates, smallest_q from resolution order by site, kind"
+RESOLUTION = """
+with told as (
+    select site, regexp_extract(note, 'a single ([a-z]+)', 1) as kind,
+        max(try_cast(regexp_extract(note, 'it takes ([0-9]+) at once', 1) as bigint)) as needed
+    from notes where note like 'a single % cannot reach%' group by all
+)
+select site, kind, smallest_q, needed from resolution left join told using (site, kind) order by site, kind
+"""
 CENSORED = """
 select count(*) as tracks, count(*) filter (where left_censored) as early,
     count(*) filter (where right_censored) as late
 from tracks
 """
 VERBS = {
-    "births": ("feature was born", "features were born"),
+    "births": ("was born", "were born"),
     "deaths": ("died", "died"),
     "splits": ("split", "split"),
-    "merges": ("merge", "merges"),
-    "rotations": ("abrupt rotation", "abrupt rotations"),
+    "merges": ("came of a merge", "came of merges"),
+    "rotations": ("turned abruptly", "turned abruptly"),
+    "drifts": ("drifted slowly", "drifted slowly"),
 }
+"""Kinds of event with an error rate, and what a feature did."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +112,49 @@ def _events(totals: list[Row], level: float) -> list[str]:
     if max(row["checkpoints"] for row in totals) < 2:
         return ["Only one checkpoint has been tracked: births, deaths and every other event need two."]
     seen = {kind: int(_sum(totals, kind)) for kind in VERBS}
+    quiet = int(_sum(totals, "dormancies"))
+    dormant = (
+        [f"{count(quiet, 'feature')} fell silent and came back; no error rate is known for these."] if quiet else []
+    )
     if not any(seen.values()):
-        return [f"No event stands above retraining noise at q ≤ {level:g}."]
-    told = [
-        f"{number:,} {VERBS[kind][number != 1]}"
-        for kind, number in seen.items()
-        if kind in ("births", "deaths", "splits")
-    ]
-    also = [f"{count(seen[kind], *VERBS[kind])}" for kind in ("merges", "rotations")]
-    expected = [_about(_sum(totals, "null_" + kind), kind) for kind in seen]
+        return [
+            f"No event stands above retraining noise at q ≤ {level:g}.",
+            f"As far as this run can tell, no feature {listed_or(NEVER)}.",
+            *dormant,
+        ]
+    told = [(number, VERBS[kind][number != 1]) for kind, number in seen.items() if number]
+    first = f"{count(told[0][0], 'feature')} {told[0][1]}"
+    absent = [kind for kind, number in seen.items() if not number]
     return [
-        f"{_listed(told)} at q ≤ {level:g}; there were {_listed(also)}.",
-        f"Retraining alone, with nothing happening in the model, would give {_listed(expected)}.",
+        listed([first, *(f"{number:,} {verb}" for number, verb in told[1:])]) + ".",
+        f"Of these, {_false(level)} may be false (q ≤ {level:g}). {_retraining(totals)}",
+        *([f"No {listed_or(absent)} stood above retraining noise."] if absent else []),
+        *dormant,
     ]
+
+
+NEVER = ("was born", "died", "split", "merged", "turned abruptly", "drifted")
+
+
+def _false(level: float) -> str:
+    """A share as people say it."""
+    return f"about 1 in {1 / level:.0f}" if abs(1 / level - round(1 / level)) < 0.01 else f"about {level:.2%}"
+
+
+def _retraining(totals: list[Row]) -> str:
+    """What the null arm gives, in one sentence."""
+    null = {kind: _sum(totals, "null_" + kind) for kind in VERBS}
+    given = [_about(number, kind) for kind, number in null.items() if number]
+    if not given:
+        return "Retraining alone, with nothing happening in the model, gave none of them."
+    others = " and none of the others" if len(given) < len(null) else ""
+    return f"Retraining alone, with nothing happening in the model, would give {listed(given)}{others}."
+
+
+def listed_or(items: Iterable[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    words = list(items)
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _windows(windows: list[Row], totals: list[Row]) -> list[str]:
@@ -123,7 +171,7 @@ def _windows(windows: list[Row], totals: list[Row]) -> list[str]:
 
 def _untracked(sites: list[str], totals: list[Row]) -> list[str]:
     missing = sorted(set(sites) - {row["site"] for row in totals})
-    return [f"Not tracked yet: {_listed(missing)}. `dynamics analyze` finishes them."] if missing else []
+    return [f"Not tracked yet: {listed(missing)}. `dynamics analyze` finishes them."] if missing else []
 
 
 def _resolution(rows: list[Row], level: float) -> list[str]:
@@ -132,36 +180,40 @@ def _resolution(rows: list[Row], level: float) -> list[str]:
     for row in known:
         if row["smallest_q"] > level:
             blind.setdefault(row["site"], []).append(row)
-    told = [
-        f"At {site} {_alone(where)} cannot reach q ≤ {level:g} alone, {_several(where)}."
-        for site, where in blind.items()
-    ]
-    told = (
-        told
-        if len(told) <= 4
-        else [*told[:4], f"The same holds at {len(told) - 4:,} more sites: see the view resolution."]
-    )
+    told = [f"At {site} a single {_alone(where, level)}." for site, where in blind.items()]
+    if len(told) > 4:
+        told[4:] = [f"The same holds at {len(told) - 4:,} more sites: see the view resolution."]
+    if told:
+        told[-1] += " More null chains or rows would sharpen this."
     sharp = sorted({f"{row['smallest_q']:.2g}" for row in known if row["smallest_q"] <= level}, key=float)
     if sharp:
         finest = " to ".join(dict.fromkeys((sharp[0], sharp[-1])))
-        told.append(f"For other events the null chains resolve single ones down to q = {finest}.")
+        told.append(
+            f"The smallest q that one event {'of another kind ' if blind else ''}can have by itself is {finest}."
+        )
     return told
 
 
-def _alone(rows: list[Row]) -> str:
-    kinds = [f"a {row['kind']}" for row in rows]
-    return kinds[0] if len(kinds) == 1 else ", ".join(kinds[:-1]) + " or " + kinds[-1]
+def _alone(rows: list[Row], level: float) -> str:
+    """Which kinds cannot be published one by one, and how many it takes."""
+    needed: dict[str, list[str]] = {}
+    for row in rows:
+        needed.setdefault(_needed(row, level), []).append(row["kind"])
+    return "; a single ".join(
+        f"{listed_or(kinds)} cannot reach q ≤ {level:g}, it takes {number} at once" for number, kinds in needed.items()
+    )
 
 
-def _several(rows: list[Row]) -> str:
-    smallest = sorted(row["smallest_q"] for row in rows)
-    q = " to ".join(dict.fromkeys(f"{value:.2g}" for value in (smallest[0], smallest[-1])))
-    return f"only several strong ones together (smallest q of a single one: {q}); more null chains would sharpen it"
+def _needed(row: Row, level: float) -> str:
+    """Equally clear events that reach the level together; the tracker's count is for its own level, 0.1."""
+    if row["smallest_q"] < 1:
+        return f"{math.ceil(row['smallest_q'] / level - 1e-9):,}"
+    return f"{row['needed']:,}" if row["needed"] and level == 0.1 else f"more than {math.floor(1 / level):,}"
 
 
 def _noise(totals: list[Row]) -> list[str]:
     noisy = [kind for kind in VERBS if 0 < _sum(totals, kind) <= _sum(totals, "null_" + kind)]
-    return [f"Retraining alone gives as many {_listed(noisy)} as were seen: read none of them singly."] if noisy else []
+    return [f"Retraining alone gives as many {listed(noisy)} as were seen: read none of them singly."] if noisy else []
 
 
 def _censored(row: Row) -> list[str]:
@@ -191,9 +243,4 @@ def _about(number: float, kind: str) -> str:
 
 
 def _few(sites: list[str]) -> str:
-    return _listed(sites) if len(sites) <= 4 else f"{_listed(sites[:3])} and {len(sites) - 3:,} more sites"
-
-
-def _listed(items: Iterable[str]) -> str:
-    words = list(items)
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "none"
+    return listed(sites) if len(sites) <= 4 else f"{listed(sites[:3])} and {len(sites) - 3:,} more sites"

@@ -76,7 +76,7 @@ create view resolution as
 create view notes as
     select site, stage, note from raw.notes semi join timeline using (branch) order by site, stage;
 
--- The null band: how many of the chain's candidates would clear the same bar by retraining alone, per pair of checkpoints.
+-- The null band: how many of the chain's candidates would clear the same bar by retraining alone, in all and per pair compared.
 create view null_rates as
     with bar as (select site, kind, max(p_value) as p from events group by all),
     passing as (
@@ -84,7 +84,7 @@ create view null_rates as
         where c.arm = 'null' and c.p_value <= b.p group by all
     ),
     compared as (select site, count(*) as n from pairs where arm = 'chain' group by all)
-    select r.site, r.kind, coalesce(p.n, 0) / r.null_candidates * r.tests / c.n as per_pair
+    select r.site, r.kind, coalesce(p.n, 0) / r.null_candidates * r.tests as expected, expected / c.n as per_pair
     from resolution r join compared c using (site) left join passing p using (site, kind)
     where r.null_candidates > 0;
 
@@ -98,10 +98,14 @@ create view population as
     ),
     expected as (
         select site,
-            max(per_pair) filter (where kind = 'birth') as births, max(per_pair) filter (where kind = 'death') as deaths,
-            max(per_pair) filter (where kind = 'split') as splits, max(per_pair) filter (where kind = 'merge') as merges,
-            max(per_pair) filter (where kind = 'rotation') as rotations
-        from null_rates group by all
+            max(each) filter (where kind = 'birth') as births, max(each) filter (where kind = 'death') as deaths,
+            max(each) filter (where kind = 'split') as splits, max(each) filter (where kind = 'merge') as merges,
+            max(each) filter (where kind = 'rotation') as rotations
+        from (
+            -- Events are claimed at each checkpoint but the first; pairs over gaps are compared besides.
+            select n.site, n.kind, n.expected / nullif(s.steps - 1, 0) as each
+            from null_rates n join (select site, count(*) as steps from raw.population semi join timeline using (branch) group by site) s using (site)
+        ) group by all
     )
     select p.site, p.step, p.live, p.dead,
         coalesce(c.births, 0) as births, coalesce(c.deaths, 0) as deaths, coalesce(c.splits, 0) as splits,

@@ -140,16 +140,16 @@ def test_never_too_many_marks() -> None:
 
 
 def test_population_says_what_the_view_says(history: SyntheticRun) -> None:
-    counted = f"select sum(births) as born, sum(deaths) as died from population where site = '{SITE}'"
-    row = history.sql(counted).to_pylist()[0]
+    counted = "sum(births) as born, sum(deaths) as died, sum(splits) as split, sum(merges) as merged"
+    row = history.sql(f"select {counted} from population where site = '{SITE}'").to_pylist()[0]
     assert title(charts.population(history, SITE)).endswith(
-        f"with {row['born']:.0f} births and {row['died']:.0f} deaths"
+        f"with {row['born']} births, {row['died']} deaths, {row['split']} splits and {row['merged']} merges"
     )
 
 
 def test_population_without_events_says_so() -> None:
     chart = charts.population(synthetic_run(12, quiet=True), SITE)
-    assert "no births or deaths above retraining noise" in title(chart)
+    assert "no births, deaths, splits or merges above retraining noise" in title(chart)
 
 
 def test_events_without_any_are_a_sentence() -> None:
@@ -168,9 +168,31 @@ def test_each_kind_has_one_colour_of_its_own() -> None:
     assert len(set(KINDS.values())) == len(KINDS) == 7
 
 
-def test_drift_counts_the_checkpoints_beyond_the_null(history: SyntheticRun) -> None:
-    beyond = f"select count(*) as n from population where site = '{SITE}' and mean_drift > null_drift_high"
-    assert f"at {history.sql(beyond).to_pylist()[0]['n']} of 24 checkpoints" in title(charts.drift(history, SITE))
+def test_drift_counts_what_is_published(history: SyntheticRun) -> None:
+    kinds = {
+        kind: history.sql(f"select count(*) as n from events where site = '{SITE}' and kind = '{kind}'").to_pylist()
+        for kind in ("drift", "rotation")
+    }
+    chart = charts.drift(history, SITE)
+    drifts, rotations = (kinds[kind][0]["n"] for kind in ("drift", "rotation"))
+    assert title(chart).startswith(f"{drifts} features drift slowly and {rotations} turn abruptly")
+    assert "Orange: abrupt rotations." in subtitle(chart)
+
+
+def test_a_high_median_alone_is_no_drift() -> None:
+    run = synthetic_run(12, quiet=True)
+    run.connection.execute("update raw.population set null_drift = 0, null_drift_high = 0")
+    assert title(charts.drift(run, SITE)).startswith("No feature stands out by turning; the median seems to turn ")
+
+
+def test_every_event_that_spans_steps_has_a_row_of_its_own() -> None:
+    run = synthetic_run(12, quiet=True)
+    columns = "'drift', 'chain', 0, 1000, 1, 1000, [i], [i], [i], [i], 3, 0.001, 0.01, null, null"
+    run.connection.execute(f"insert into raw.event_candidates select 'b0', '{SITE}', i, {columns} from range(60) n(i)")
+    spec = charts.events(run, SITE).to_dict()
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["rule", "point"]
+    rows = [row for data in spec["datasets"].values() for row in data]
+    assert len({row["y"] for row in rows}) == 60
 
 
 def test_transition_shades_the_window_and_gives_p(history: SyntheticRun) -> None:
