@@ -174,11 +174,11 @@ def _history_part(f: Followed, claims: Claims, k: int, lineage: np.ndarray, seen
 
 
 def _density(checkpoint: Checkpoint) -> np.ndarray:
-    return np.diff(checkpoint.codes.indptr) / checkpoint.n_rows
+    return np.asarray(np.diff(checkpoint.codes.indptr) / checkpoint.n_rows)
 
 
 def _mean_square(checkpoint: Checkpoint) -> np.ndarray:
-    return np.asarray(checkpoint.codes.multiply(checkpoint.codes).sum(axis=0)).ravel() / checkpoint.n_rows
+    return np.asarray(np.asarray(checkpoint.codes.multiply(checkpoint.codes).sum(axis=0)).ravel() / checkpoint.n_rows)
 
 
 def _decoder_cosines(f: Followed, k: int, seen: dict[Place, Place]) -> tuple[np.ndarray, np.ndarray]:
