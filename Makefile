@@ -23,8 +23,9 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# One thread a worker: threads that wait for each other made the suite slower.
 test: check
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
