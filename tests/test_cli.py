@@ -17,7 +17,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import safetensors.torch
-from conftest import SITE, SMALL, MakeRun, activations
 
 from dynamics.answers import rendered
 from dynamics.cli import main, parser
@@ -26,6 +25,7 @@ from dynamics.files.saes import sae_records
 from dynamics.files.settings import write_settings
 from dynamics.pipeline import failures
 from dynamics.pipeline.job import Job
+from tests.small_runs import SITE, SMALL, MakeRun, activations
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import D_IN, FEATURES, MakeRun, activations, add_snapshot
 
 from dynamics.engines.inline import work_off
 from dynamics.files.atomic import lock
@@ -27,6 +26,7 @@ from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.job import Job
 from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
 from dynamics.pipeline.status import site_statuses
+from tests.small_runs import D_IN, FEATURES, MakeRun, activations, add_snapshot
 
 SITE = "blocks.0"
 

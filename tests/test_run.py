@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import MakeRun, add_snapshot, runs_in
 
 import dynamics
 from dynamics.files.settings import load_level, load_settings
 from dynamics.run import Run
 from dynamics.sae.config import SaeConfig
+from tests.small_runs import MakeRun, add_snapshot, runs_in
 
 SITE = "blocks.0"
 

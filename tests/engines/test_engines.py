@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import MakeRun, add_snapshot
 
 from dynamics.engines.engine import engine
 from dynamics.engines.executor import ExecutorEngine
@@ -21,6 +20,7 @@ from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
 from dynamics.files.saes import sae_records
 from dynamics.pipeline.plan import missing_jobs
+from tests.small_runs import MakeRun, add_snapshot
 
 SITE = "blocks.0"
 
