@@ -283,6 +283,13 @@ def test_a_damaged_failure_record_means_trying_again(make_run: MakeRun) -> None:
     assert attempt(run, job) == "done"
 
 
+def test_a_failure_record_that_goes_away_while_the_others_are_read_is_no_failure(make_run: MakeRun) -> None:
+    run, job = make_run(1), Job("chain", SITE, 0)
+    failures.begun(run, job)
+    (run.failed / "done-just-now.json").symlink_to(run.failed / "gone.json")
+    assert [failure.job for failure in failures.failures(run)] == [job]
+
+
 def test_names_of_jobs_fit_a_file_system() -> None:
     long = [Job("chain", "a/" * 200 + end, 1) for end in ("x", "y")]
     assert all(len(job.name) < 200 and "/" not in job.name for job in long)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dynamics.files.commits import COMMIT, commit, is_committed, read_commit, read_file
+from dynamics.files.commits import COMMIT, commit, read_commit, read_file
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.saes import parquet_bytes
 
@@ -78,9 +79,11 @@ def tracking_record(run: RunDirectory, site: str, branch: str = BRANCH) -> Track
 
 
 def _records(run: RunDirectory, site: str, branch: str) -> list[TrackingRecord]:
-    folder = run.tracking(site, branch)
-    folders = [path for path in folder.iterdir() if is_committed(path)] if folder.is_dir() else []
-    return sorted((_read(path) for path in folders), key=lambda record: (record.order, record.inputs))
+    folder, records = run.tracking(site, branch), []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError):  # nothing is committed there, or somebody removes it just now
+            records.append(_read(path))
+    return sorted(records, key=lambda record: (record.order, record.inputs))
 
 
 def _read(folder: Path) -> TrackingRecord:

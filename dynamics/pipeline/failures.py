@@ -36,7 +36,7 @@ class Failure:
 
 def failures(run: RunDirectory) -> list[Failure]:
     """Every job that failed or was begun and not finished, by name."""
-    return [found for path in sorted(run.failed.glob("*.json")) for found in _read(path.read_text())]
+    return [found for path in sorted(run.failed.glob("*.json")) for found in _read(path)]
 
 
 def given_up(run: RunDirectory) -> dict[Job, Failure]:
@@ -93,16 +93,15 @@ def forgive(run: RunDirectory) -> int:
 
 
 def _of(run: RunDirectory, job: Job) -> Failure:
-    path = _path(run, job)
-    return next(_read(path.read_text()), Failure(job)) if path.exists() else Failure(job)
+    return next(_read(_path(run, job)), Failure(job))
 
 
-def _read(text: str) -> Iterator[Failure]:
-    """Nothing where the record is damaged: then the job is simply tried again."""
+def _read(path: Path) -> Iterator[Failure]:
+    """Nothing where the record is gone (its job is done) or damaged: then the job is simply tried again."""
     try:
-        fields = json.loads(text)
+        fields = json.loads(path.read_text())
         yield Failure(**{**fields, "job": Job(**fields["job"])})
-    except (ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return
 
 
