@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.checkpoint import Checkpoint
 
@@ -14,6 +16,8 @@ BLOCK = 512
 """Latents of the earlier checkpoint compared at once."""
 PER_LATENT = 8
 """Candidates of each latent by each measure, in each direction."""
+CHUNKS = 32
+"""Parts of a row or column whose largest values say how large its best ones are at least."""
 
 
 @dataclass(frozen=True)
@@ -42,88 +46,137 @@ class Pairs:
         )
 
 
-def candidate_pairs(earlier: Checkpoint, later: Checkpoint) -> Pairs:
-    """Each latent's nearest by decoder cosine and by shared firing rows, in both directions."""
-    if earlier.n_live == 0 or later.n_live == 0:
-        none, empty = np.zeros(0, np.int64), np.zeros(0)
-        return Pairs(none, none, empty, empty, empty, empty)
-    joint = _joint_products(earlier.codes, later.codes)
-    i, j = _union([*_nearest(earlier.decoder, later.decoder), *_most_shared(joint)], later.n_live)
-    return _measured(earlier, later, joint, i, j)
+def candidate_pairs(earlier: Checkpoint, later: Checkpoint, threads: int = 1) -> Pairs:
+    """Each latent's nearest by decoder cosine and by shared firing rows, in both directions.
+
+    Of equals the first are taken. Memory: beside the codes a few arrays [``BLOCK``, live later] for each thread.
+
+    Args:
+        earlier: one checkpoint.
+        later: another one, the same rows.
+        threads: blocks compared at the same time; sensible where the matrix products are held to one thread each.
+    """
+    search = _Search(earlier, later)
+    starts = range(0, earlier.n_live if later.n_live else 0, BLOCK)
+    if threads == 1:
+        return _measured(earlier, later, _joined([search.block(start) for start in starts]))
+    with ThreadPoolExecutor(threads) as pool:
+        return _measured(earlier, later, _joined(list(pool.map(search.block, starts))))
 
 
 @dataclass(frozen=True)
-class _Joint:
-    """Sparse [live earlier, live later]: sums of products of codes, and counts of rows where both fire."""
+class _Edges:
+    """Pairs that may be candidates, in order of ``i`` and then ``j``."""
 
-    products: sp.csr_array
-    counts: sp.csr_array
-    scores: sp.csr_array
+    i: Int[np.ndarray, " edges"]
+    j: Int[np.ndarray, " edges"]
+    cosine: Float[np.ndarray, " edges"]
+    both: Float[np.ndarray, " edges"]
+    """Rows on which both fire."""
+    products: Float[np.ndarray, " edges"]
+    """Sum of the products of their codes."""
 
-
-def _joint_products(earlier: sp.csc_array, later: sp.csc_array) -> _Joint:
-    binary_earlier, binary_later = _binary(earlier), _binary(later)
-    products = sp.csr_array(earlier.T @ later)
-    counts = sp.csr_array(binary_earlier.T @ binary_later)
-    fires_i, fires_j = np.diff(earlier.indptr), np.diff(later.indptr)
-    scores = counts.tocoo()
-    shared = scores.data / np.sqrt(fires_i[scores.row].astype(float) * fires_j[scores.col])
-    return _Joint(products, counts, sp.csr_array((shared, (scores.row, scores.col)), shape=counts.shape))
+    def only(self, keep: Bool[np.ndarray, " edges"]) -> _Edges:
+        return _Edges(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
-def _binary(codes: sp.csc_array) -> sp.csc_array:
-    return sp.csc_array((np.ones_like(codes.data), codes.indices, codes.indptr), shape=codes.shape)
+def _joined(parts: Sequence[_Edges]) -> _Edges:
+    none, empty = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    parts = [_Edges(none, none, empty, empty, empty), *parts]
+    return _Edges(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(_Edges)))
 
 
-Edges = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
+class _Search:
+    """Looks for candidates, a block of earlier latents at a time; the blocks may come in any order and at once."""
+
+    def __init__(self, earlier: Checkpoint, later: Checkpoint) -> None:
+        self._decoders = earlier.decoder, later.decoder
+        self._earlier = sp.csr_array(earlier.codes.T)
+        self._later = sp.csr_array(later.codes)
+        self._later_fires = _binary(self._later)
+        self._weights = [
+            (1 / np.sqrt(np.maximum(np.diff(c.codes.indptr), 1))).astype(np.float32) for c in (earlier, later)
+        ]
+        self._nearest, self._shared = _Reached(later.n_live), _Reached(later.n_live)
+
+    def block(self, start: int) -> _Edges:
+        """Pairs of ``BLOCK`` earlier latents that are not known to be worse than ``PER_LATENT`` others of both ends."""
+        part = self._earlier[start : start + BLOCK]
+        cosine = self._decoders[0][start : start + BLOCK] @ self._decoders[1].T
+        both = (_binary(part) @ self._later_fires).toarray()
+        shared = both * self._weights[1]
+        shared *= self._weights[0][start : start + BLOCK, None]
+        near = self._nearest.may_be_best(cosine)
+        near |= self._shared.may_be_best(shared) & (both > 0)
+        i, j = np.nonzero(near)
+        products = (part @ self._later).toarray()
+        return _Edges(i + start, j, cosine[i, j], both[i, j], products[i, j])
 
 
-def _nearest(earlier: Float[np.ndarray, "live d_in"], later: Float[np.ndarray, "other d_in"]) -> list[Edges]:
-    return [_nearest_rows(earlier, later), _nearest_rows(later, earlier)[::-1]]
+class _Reached:
+    """What the best of each column reach at least, in the blocks seen so far.
+
+    Threads may overwrite what another one learned; that makes a bound lower, never wrong.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._best = np.full((PER_LATENT, columns), -np.inf, np.float32)
+
+    def may_be_best(self, scores: Float[np.ndarray, "block columns"]) -> Bool[np.ndarray, "block columns"]:
+        """Where a score may be among the ``PER_LATENT`` best of its row or of its column."""
+        known = np.concatenate([self._best, _largest(scores, axis=0)])
+        self._best = np.partition(known, -PER_LATENT, axis=0)[-PER_LATENT:].copy()
+        near = scores >= _lowered(self._best[0])
+        largest = _largest(scores, axis=1)
+        if largest.shape[1] >= PER_LATENT:
+            near |= scores >= _lowered(np.partition(largest, -PER_LATENT, axis=1)[:, -PER_LATENT, None])
+            return near
+        return np.ones_like(near)
 
 
-def _nearest_rows(queries: Float[np.ndarray, "live d_in"], keys: Float[np.ndarray, "other d_in"]) -> Edges:
-    top = min(PER_LATENT, len(keys))
-    found = [
-        np.argpartition(-(queries[start : start + BLOCK] @ keys.T), top - 1, axis=1)[:, :top]
-        for start in range(0, len(queries), BLOCK)
-    ]
-    return np.repeat(np.arange(len(queries)), top), np.concatenate(found).ravel().astype(np.int64)
+def _largest(scores: Float[np.ndarray, "block columns"], axis: int) -> Float[np.ndarray, "_ _"]:
+    """The largest scores of ``CHUNKS`` parts along an axis: no two are the same element."""
+    parts = np.array_split(scores, min(CHUNKS, scores.shape[axis]), axis=axis)
+    return np.stack([part.max(axis=axis) for part in parts], axis=axis)
 
 
-def _most_shared(joint: _Joint) -> list[Edges]:
-    return [_top_of_rows(joint.scores), _top_of_rows(sp.csr_array(joint.scores.T))[::-1]]
+def _lowered(bound: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]:
+    """A bound lowered by what rounding may do to a score."""
+    return np.asarray(bound - np.float32(1e-6) * np.abs(bound))
 
 
-def _top_of_rows(scores: sp.csr_array) -> Edges:
-    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    order = np.lexsort((-scores.data, row))
-    rank = np.arange(len(row)) - scores.indptr[row[order]]
-    kept = order[rank < PER_LATENT]
-    return row[kept].astype(np.int64), scores.indices[kept].astype(np.int64)
+def _binary(codes: sp.csr_array) -> sp.csr_array:
+    return sp.csr_array((np.ones_like(codes.data), codes.indices, codes.indptr), shape=codes.shape)
 
 
-def _union(edges: list[Edges], width: int) -> Edges:
-    keys = np.unique(np.concatenate([i * width + j for i, j in edges]))
-    return keys // width, keys % width
-
-
-def _measured(
-    earlier: Checkpoint, later: Checkpoint, joint: _Joint, i: Int[np.ndarray, " pairs"], j: Int[np.ndarray, " pairs"]
-) -> Pairs:
-    rows = earlier.n_rows
-    both, products = _at(joint.counts, i, j), _at(joint.products, i, j)
+def _measured(earlier: Checkpoint, later: Checkpoint, edges: _Edges) -> Pairs:
+    fires_i, fires_j = np.diff(earlier.codes.indptr), np.diff(later.codes.indptr)
+    shared = edges.both / np.sqrt(fires_i[edges.i].astype(float) * fires_j[edges.j])
+    sizes = earlier.n_live, later.n_live
+    near = _best(edges, edges.cosine, sizes) | (_best(edges, shared, sizes) & (edges.both > 0))
+    e = edges.only(near)
     mean_i, std_i = _moments(earlier.codes)
     mean_j, std_j = _moments(later.codes)
-    correlation = (products / rows - mean_i[i] * mean_j[j]) / (std_i[i] * std_j[j])
+    correlation = (e.products / earlier.n_rows - mean_i[e.i] * mean_j[e.j]) / (std_i[e.i] * std_j[e.j])
     return Pairs(
-        i=i,
-        j=j,
-        cosine=np.einsum("pd,pd->p", earlier.decoder[i], later.decoder[j]).astype(float),
+        i=e.i,
+        j=e.j,
+        cosine=e.cosine.astype(float),
         correlation=np.clip(correlation, -1, 1),
-        inside_i=both / np.maximum(np.diff(earlier.codes.indptr)[i], 1),
-        inside_j=both / np.maximum(np.diff(later.codes.indptr)[j], 1),
+        inside_i=e.both / np.maximum(fires_i[e.i], 1),
+        inside_j=e.both / np.maximum(fires_j[e.j], 1),
     )
+
+
+def _best(edges: _Edges, score: Float[np.ndarray, " edges"], sizes: tuple[int, int]) -> Bool[np.ndarray, " edges"]:
+    """Which edges are among the ``PER_LATENT`` best of either end; of equals the first."""
+    best = np.zeros(len(score), dtype=bool)
+    for end, size in zip((edges.i, edges.j), sizes, strict=True):
+        order = np.lexsort((-score, end))
+        many = np.bincount(end, minlength=size)
+        rank = np.arange(len(end)) - np.repeat(np.cumsum(many) - many, many)
+        best[order[rank < PER_LATENT]] = True
+    return best
 
 
 def _moments(codes: sp.csc_array) -> tuple[Float[np.ndarray, " live"], Float[np.ndarray, " live"]]:
@@ -133,12 +186,3 @@ def _moments(codes: sp.csc_array) -> tuple[Float[np.ndarray, " live"], Float[np.
     square = np.asarray(codes.multiply(codes).sum(axis=0, dtype=np.float64)).ravel() / rows
     variance = square - mean**2
     return mean, np.where(variance > 1e-6 * square, np.sqrt(np.maximum(variance, 0)), np.inf)
-
-
-def _at(
-    matrix: sp.csr_array, i: Int[np.ndarray, " pairs"], j: Int[np.ndarray, " pairs"]
-) -> Float[np.ndarray, " pairs"]:
-    """Elements of a sparse matrix, 0 where it has none."""
-    if len(i) == 0:
-        return np.zeros(0)
-    return np.asarray(matrix[i, j]).ravel().astype(float)

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamics.tracking import Checkpoint, live_checkpoint
+from dynamics.tracking import Checkpoint, live_checkpoint, similarity
 from dynamics.tracking.similarity import PER_LATENT, Pairs, candidate_pairs
 
 ROWS, D_IN = 200, 6
@@ -43,6 +43,46 @@ def test_the_measures_are_those_of_the_dense_codes(seed: int, n: int, m: int) ->
             both / either,
         ]
         np.testing.assert_allclose(values(pairs)[:, place], expected, atol=1e-5)
+
+
+def best_by_hand(score: np.ndarray) -> set[tuple[int, int]]:
+    """The best of every row and column of a dense array; of equals the first."""
+    rows = np.argsort(-score, axis=1, kind="stable")[:, :PER_LATENT]
+    columns = np.argsort(-score, axis=0, kind="stable")[:PER_LATENT]
+    of_rows = {(i, int(j)) for i, row in enumerate(rows) for j in row}
+    return of_rows | {(int(i), j) for j, column in enumerate(columns.T) for i in column}
+
+
+@pytest.mark.parametrize("block", [7, 64, 512])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("density", [0.02, 0.2])
+def test_candidates_are_those_of_dense_arrays(
+    monkeypatch: pytest.MonkeyPatch, block: int, threads: int, density: float
+) -> None:
+    monkeypatch.setattr(similarity, "BLOCK", block)
+    a, b = made(0, 150, density), made(1, 90, density)
+    fires = [(c.codes.toarray() > 0).astype(float) for c in (a, b)]
+    both = fires[0].T @ fires[1]
+    shared = both / np.sqrt(np.outer(fires[0].sum(0), fires[1].sum(0)))
+    expected = best_by_hand(a.decoder @ b.decoder.T) | {(i, j) for i, j in best_by_hand(shared) if both[i, j]}
+    pairs = candidate_pairs(a, b, threads)
+    assert {*zip(pairs.i.tolist(), pairs.j.tolist(), strict=True)} == expected
+
+
+def test_the_order_of_blocks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "BLOCK", 16)
+    a, b = made(0, 150), made(1, 150)
+    one, other = candidate_pairs(a, b), candidate_pairs(a, b, threads=4)
+    np.testing.assert_array_equal(values(one), values(other))
+
+
+def test_equals_do_not_multiply_candidates() -> None:
+    base = made(0, 2)
+    n = 400
+    same = Checkpoint(
+        0, base.activations, base.codes[:, [0] * n], np.repeat(base.decoder[:1], n, axis=0), np.arange(n), 1.0
+    )
+    assert len(candidate_pairs(same, same)) <= 4 * PER_LATENT * n
 
 
 def test_each_latent_meets_itself() -> None:
