@@ -12,6 +12,8 @@ from studies.planted.rates import LEVELS, TESTED, Record, false_share
 
 SIZE = 260
 """Width and height of a panel in pixels."""
+APART = 0.003
+"""Kinds at the same level are drawn this much apart, so that none hides another."""
 
 
 def calibration_chart(worlds: Mapping[str, Sequence[Record]]) -> Any:
@@ -22,27 +24,35 @@ def calibration_chart(worlds: Mapping[str, Sequence[Record]]) -> Any:
     panels = [_panel(name, records) for name, records in worlds.items() if records]
     title = alt.TitleParams(
         "Nominal and realised share of false discoveries",
-        subtitle="mean over worlds ± 2 standard errors; on or under the diagonal the promise is kept",
+        subtitle=[
+            "mean over worlds ± 2 standard errors, of the kinds of which anything was published;",
+            "on or under the diagonal the promise is kept",
+        ],
         anchor="start",
     )
     return alt.hconcat(*panels, title=title).configure_view(stroke=None)
 
 
+def _published(records: Sequence[Record], kind: str, level: float) -> bool:
+    return any(record["counts"][str(level)][kind][name] for record in records for name in ("right", "false"))
+
+
 def _panel(name: str, records: Sequence[Record]) -> alt.LayerChart:
     kinds = ("all", *TESTED)
     rows = []
-    for kind in kinds:
+    for k, kind in enumerate(kinds):
+        if kind != "all" and not any(_published(records, kind, level) for level in LEVELS):
+            continue
         for level in LEVELS:
             mean, error = false_share(records, kind, str(level))
-            rows.append({"kind": kind, "nominal": level, "realised": mean, "low": max(0, mean - 2 * error),
+            rows.append({"kind": kind, "nominal": level + APART * k, "realised": mean, "low": max(0, mean - 2 * error),
                          "high": min(1, mean + 2 * error)})  # fmt: skip
     colour = alt.Color(
         "kind:N", title=None, scale=alt.Scale(domain=[*kinds], range=["#1b1f24", *map(COLOURS.get, TESTED)])
     )
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("nominal:Q", title="published at q ≤", scale=alt.Scale(domain=[0, 0.5])),
+        x=alt.X("nominal:Q", title="published at q ≤", scale=alt.Scale(domain=[0, 0.52])),
         color=colour,
-        xOffset=alt.XOffset("kind:N"),
     )
     y = alt.Y("realised:Q", title="realised share of false discoveries", scale=alt.Scale(domain=[0, 1]))
     ends = alt.Data(values=[{"x": 0, "y": 0}, {"x": 0.5, "y": 0.5}])
