@@ -1,4 +1,4 @@
-"""What comparing two checkpoints costs, on a pair whose continuations are known; and how the cost grows with the run.
+"""What comparing two checkpoints costs, on a pair whose continuations are known.
 
     OMP_NUM_THREADS=1 python -m studies.benchmarks.tracking [--latents 16384] [--d 512] [--rows 262144] [--firing 32]
         [--threads 2] [--claimed 64] [--hungarian 4096]

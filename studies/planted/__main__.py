@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 from studies.planted.baselines import RULES
+from studies.planted.cells import INSTALL, cell_figures
 from studies.planted.clothes import CLOTHES, DressedWorld, clothes
 from studies.planted.config import PRESETS, WorldConfig, preset
+from studies.planted.report import Report
 from studies.planted.runs import LEVELS, Outcome, Settings, analyzed
 from studies.planted.scoring import ceiling, shown_share
 from studies.planted.table import Figures, ceiling_figures, figures, table
@@ -42,15 +44,26 @@ def study(config: WorldConfig, options: argparse.Namespace, settings: Settings) 
             world = DressedWorld(world, clothes(options.clothes))
         with tempfile.TemporaryDirectory() as scratch:
             outcome = analyzed(world, _folder(options.keep, scratch, seed), settings)
-            for name, found in compared(outcome, same_index=not settings.oracle).items():
+            for name, found in compared(outcome, same_index=not settings.oracle, cells=options.cells).items():
                 rows.setdefault(name, []).append(found)
     return rows
 
 
-def compared(outcome: Outcome, *, same_index: bool = True) -> dict[str, Figures]:
-    """The figures of ours, of the baselines and of the ceiling on one world."""
+def compared(outcome: Outcome, *, same_index: bool = True, cells: str | None = None) -> dict[str, Figures]:
+    """The figures of ours, of the baselines and of the ceiling on one world.
+
+    Args:
+        outcome: the analysed world.
+        same_index: whether the rule of the same index makes sense for these dictionaries.
+        cells: an interpreter that has traccuracy, for the scores of cell tracking.
+    """
     truth, count = outcome.world.truth, len(outcome.world.steps)
-    ours = figures(outcome.scores(), count)
+
+    def judged(report: Report) -> Figures:
+        found = figures(outcome.scored(report), count)
+        return found | (cell_figures(truth, outcome.assignments, report, cells) if cells else {})
+
+    ours = judged(outcome.report())
     for level in LEVELS:
         ours[f"FDP at q ≤ {level}"] = outcome.scores(level).events.false_share
     ours["features shown"] = shown_share(truth, outcome.assignments)
@@ -58,7 +71,7 @@ def compared(outcome: Outcome, *, same_index: bool = True) -> dict[str, Figures]
     found = {"ours": ours}
     for name, rule in RULES.items():
         if same_index or name != "same index":
-            found[name] = figures(outcome.baseline(rule), count)
+            found[name] = judged(outcome.baseline(rule))
     found["ceiling"] = ceiling_figures(ceiling(truth, outcome.assignments))
     found["ceiling, any date"] = ceiling_figures(ceiling(truth, outcome.assignments, within=None))
     return found
@@ -96,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clothes", default="plain", help=", ".join(CLOTHES))
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help=f"{name} of the worlds, instead of the preset's")
+    parser.add_argument(
+        "--cells",
+        nargs="?",
+        const=sys.executable,
+        metavar="PYTHON",
+        help=f"score as cell tracking does too, with an interpreter that has traccuracy (default this one); {INSTALL}",
+    )
     parser.add_argument("--keep", type=Path, help="keep snapshots and runs in this folder")
     parser.add_argument("--json", type=Path, help="append the figures of every world to this file")
     return parser

@@ -19,7 +19,7 @@ from dynamics.sae.autoencoder import SparseAutoencoder
 from studies.planted import baselines
 from studies.planted.baselines import Shown
 from studies.planted.matching import Assignments, assign
-from studies.planted.report import from_run
+from studies.planted.report import Report, from_run
 from studies.planted.scoring import Scores, score
 from studies.planted.worlds import World
 
@@ -54,13 +54,21 @@ class Outcome:
     seconds: float
     """From files to events."""
 
-    def scores(self, level: float | None = None) -> Scores:
-        """How well the run tells the truth, as published or as it would be published at another level."""
-        return score(self.world.truth, self.assignments, from_run(self.run, SITE, level))
+    def report(self, level: float | None = None) -> Report:
+        """What the run says, as published or as it would be published at another level."""
+        return from_run(self.run, SITE, level)
 
-    def baseline(self, rule: baselines.Rule) -> Scores:
-        """How well a rule of :mod:`studies.planted.baselines` does on the same dictionaries."""
-        return score(self.world.truth, self.assignments, baselines.report(rule, self.dictionaries))
+    def baseline(self, rule: baselines.Rule) -> Report:
+        """What a rule of :mod:`studies.planted.baselines` says of the same dictionaries."""
+        return baselines.report(rule, self.dictionaries)
+
+    def scores(self, level: float | None = None) -> Scores:
+        """How well the run tells the truth."""
+        return self.scored(self.report(level))
+
+    def scored(self, report: Report) -> Scores:
+        """How well a report tells the truth."""
+        return score(self.world.truth, self.assignments, report)
 
 
 def analyzed(world: World, folder: Path, settings: Settings) -> Outcome:
@@ -99,9 +107,9 @@ def command(*words: object) -> str:
     return done.stdout
 
 
-def chain(run: Any, world: World) -> dict[int, Shown]:
+def chain(run: Any, world: World, site: str = SITE) -> dict[int, Shown]:
     """The tracked dictionary of each step, with its codes on the world's rows."""
-    query = f"select step, path from saes where site = '{SITE}' and arm = 'chain' order by step"
+    query = f"select step, path from saes where site = '{site}' and arm = 'chain' order by step"
     index = {step: i for i, step in enumerate(world.steps)}
     shown = {}
     for row in run.sql(query).to_pylist():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.benchmarks import tracking
+from studies.benchmarks import growth, tracking
 
 TINY = ["--latents", "700", "--d", "32", "--rows", "6000", "--firing", "8", "--hungarian", "50"]
 
@@ -26,3 +26,8 @@ def test_carried_directions_of_a_few_are_those_of_all() -> None:
     whole = np.linalg.solve(centred.T @ centred + tracking.RIDGE * np.eye(z.shape[1]), centred.T @ x)
     some = np.array([3, 17, 40])
     np.testing.assert_allclose(tracking.carried(pair.earlier.codes, x, some), whole[some], rtol=1e-2, atol=1e-2)
+
+
+def test_growth_is_printed_for_each_length(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(growth.main(["--checkpoints", "7", "8", "--features", "30", "--rows", "600"])) == 2
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["checkpoints", "7", "8"]
