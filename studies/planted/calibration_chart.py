@@ -26,7 +26,7 @@ def calibration_chart(worlds: Mapping[str, Sequence[Record]]) -> Any:
         "Nominal and realised share of false discoveries",
         subtitle=[
             "mean over worlds ± 2 standard errors, of the kinds of which anything was published;",
-            "on or under the diagonal the promise is kept",
+            "a bar that lies above the diagonal as a whole breaks the promise",
         ],
         anchor="start",
     )

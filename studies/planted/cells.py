@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from studies.planted.matching import Assignments
-from studies.planted.report import Report
+from studies.planted.report import Report, Row
 from studies.planted.truth import Truth
 
 SCORER = Path(__file__).with_name("cell_scores.py")
@@ -119,12 +119,18 @@ def reported_graph(index: dict[int, int], assignments: Assignments, report: Repo
     }
     for row in report.events:
         if row["kind"] == kind:
-            parents, children = (
-                [(row[when], latent) for latent in row[side]]
-                for when, side in (("from_step", "parents"), ("to_step", "children"))
-            )
-            edges |= {(shown[a], shown[b]) for a in parents for b in children if a in shown and b in shown}
+            parents = [_beside(row, report, shown, (row["from_step"], latent)) for latent in row["parents"]]
+            children = [_beside(row, report, shown, (row["to_step"], latent)) for latent in row["children"]]
+            edges |= {(a, b) for a in parents for b in children if a is not None and b is not None}
     return Graph(sorted(shown.values()), sorted(edge for edge in edges if edge[0][0] < edge[1][0]))
+
+
+def _beside(row: Row, report: Report, shown: Mapping[tuple[int, int], Node], place: tuple[int, int]) -> Node | None:
+    """Where the track of an event's latent is nearest to its date on the same side: a cell divides at its end."""
+    before = place[0] < row["step"]
+    track = report.latents_of.get(report.track_of.get(place, -1), [])
+    there = [p for p in track if p in shown and (p[0] < row["step"]) == before]
+    return shown[there[-1] if before else there[0]] if there else shown.get(place)
 
 
 def backwards(graph: Graph, checkpoints: int) -> Graph:

@@ -38,8 +38,8 @@ SHOWN = {  # a latent is its feature's number and 100
 
 def perfect() -> Report:
     history = [{"track": f.id, "step": STEPS[i], "latent": f.id + 100} for f in TRUTH.features for i in f.checkpoints]
-    split = {"kind": "split", "from_step": 10, "to_step": 20, "parents": [100], "children": [101, 102, 103]}
-    merge = {"kind": "merge", "from_step": 0, "to_step": 10, "parents": [105, 106], "children": [107]}
+    split = {"kind": "split", "step": 20, "from_step": 10, "to_step": 20, "parents": [100], "children": [101, 102, 103]}
+    merge = {"kind": "merge", "step": 10, "from_step": 0, "to_step": 10, "parents": [105, 106], "children": [107]}
     return Report([split, merge], [], history)
 
 
@@ -51,6 +51,12 @@ def test_a_perfect_report_is_the_true_graph(kind: str) -> None:
     assert ((0, 4), (2, 4)) in true.edges  # over the gap
     assert (((1, 0), (2, 3)) in true.edges) == (kind == "split")
     assert (((0, 6), (1, 7)) in true.edges) == (kind == "merge")
+
+
+def test_a_track_divides_at_its_end_wherever_the_event_names_it() -> None:
+    split = {"kind": "split", "step": 20, "from_step": 0, "to_step": 30, "parents": [100], "children": [101, 102, 103]}
+    report = Report([split], [], perfect().history)
+    assert reported_graph(INDEX, SHOWN, report, "split") == reported_graph(INDEX, SHOWN, perfect(), "split")
 
 
 def test_what_is_no_feature_is_left_out() -> None:
