@@ -1,0 +1,112 @@
+"""A case from training to scores: recorded, analysed by the command, held against W."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import dynamics
+from studies.planted.dictionary import Dictionary
+from studies.planted.matching import Assignments
+from studies.planted.report import Report, Row, from_run
+from studies.planted.runs import assigned, chain, command
+from studies.planted.scoring import Scores, score
+from studies.planted.truth import CORE_KINDS, Event, Truth
+from studies.superposition import truth
+from studies.superposition.cases import Case
+from studies.superposition.training import SITE, probe_inputs, record
+
+CANDIDATES = f"""
+    select kind, step, from_step, to_step, parents, children, parent_tracks, child_tracks, score, p_value, q_value,
+        reason, evidence
+    from event_candidates where site = '{SITE}' and arm = 'chain'
+"""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A network that was recorded and analysed. It has what is asked of a planted world: steps, truth, oracle."""
+
+    case: Case
+    seed: int
+    run: Any
+    """The opened :class:`dynamics.Run`."""
+    weights: Mapping[int, NDArray[np.float64]]
+    """W [hidden, features] at every checkpoint."""
+
+    @property
+    def steps(self) -> list[int]:
+        """Of the checkpoints."""
+        return list(self.weights)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What happened to the columns of W."""
+        return truth.truth(self.case, self.weights)
+
+    @cached_property
+    def _paths(self) -> dict[int, str]:
+        return dict(self.run.sql(f"select step, path from snapshots where site = '{SITE}'", "rows"))
+
+    def activations(self, i: int) -> NDArray[np.float32]:
+        """What the recorder saw at checkpoint i: [rows, hidden]."""
+        return np.asarray(load_file(self.run.path / self._paths[self.steps[i]])["activations"])
+
+    def oracle(self, i: int) -> Dictionary:
+        """The perfect dictionary at checkpoint i."""
+        state = truth.carried(self.case, self.weights)[i]
+        inputs = probe_inputs(self.case, self.seed).double().numpy()
+        return truth.perfect(self.case, state, self.weights[self.steps[i]], inputs)
+
+    @cached_property
+    def assignments(self) -> Assignments:
+        """Which feature each latent is."""
+        return assigned(self, chain(self.run, self, SITE))
+
+    @cached_property
+    def report(self) -> Report:
+        """What the run says."""
+        return from_run(self.run, SITE)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """How right it is."""
+        return score(self.truth, self.assignments, self.report)
+
+    def candidates(self, event: Event) -> list[Row]:
+        """Everything of its kind that the tracker considered about a true event's features, whatever the date."""
+        alone = Truth(self.truth.steps, self.truth.features, (event,), ())
+        considered = self.run.sql(f"{CANDIDATES} and kind = '{event.kind}' order by p_value, score desc").to_pylist()
+
+        def about(row: Row) -> bool:
+            said = Report((row,), (), self.report.history)
+            return bool(score(alone, self.assignments, said, len(self.steps)).kinds[event.kind].right)
+
+        return [row for row in considered if about(row)]
+
+    def shown(self, feature: int) -> list[int]:
+        """Indices of the checkpoints at which some latent is this feature."""
+        return [i for i, step in enumerate(self.steps) if feature in self.assignments[step].principal]
+
+
+def watched(case: Case, seed: int, folder: Path) -> Watched:
+    """Trains, records and analyses.
+
+    Raises:
+        RuntimeError: if the analysis fails, with what it said.
+    """
+    weights = record(case, seed, folder)
+    command("analyze", folder)
+    return Watched(case, seed, dynamics.open(folder), weights)
+
+
+def kinds(outcomes: Sequence[Watched]) -> list[str]:
+    """Kinds of event that really happened or were reported."""
+    return [kind for kind in CORE_KINDS if any(o.truth.of_kind(kind) or o.scores.kinds[kind].false for o in outcomes)]

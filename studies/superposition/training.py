@@ -1,0 +1,89 @@
+"""The toy network, its training, and the recorder that watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dynamics import Recorder, SaeConfig, at
+from studies.superposition.cases import Case
+
+SITE = "site"
+BATCH, LEARNING_RATE, MOMENTUM, START = 512, 0.05, 0.9, 0.01
+
+
+class Toy(nn.Module):
+    """x̂ = ReLU(Wᵀ W x + b). SGD learns one feature after the other; Adam would learn all at once."""
+
+    def __init__(self, case: Case, generator: torch.Generator) -> None:
+        super().__init__()
+        start = torch.randn(case.hidden, case.features, generator=generator) * START / case.hidden**0.5
+        self.W = nn.Parameter(start)
+        self.b = nn.Parameter(torch.zeros(case.features))
+        self.site = Site(case.noise, generator)
+
+    def forward(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows features"]:
+        """The reconstruction."""
+        return torch.relu(self.site(x @ self.W.T) @ self.W + self.b)
+
+
+class Site(nn.Module):
+    """The bottleneck. Where the probe is shown, and only there, it is read with noise: real activations have a floor."""
+
+    def __init__(self, noise: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.noise, self.generator = noise, torch.Generator().manual_seed(generator.initial_seed() + 1)
+
+    def forward(self, h: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows hidden"]:
+        """Unchanged in training."""
+        if self.training or not self.noise:
+            return h
+        return h + self.noise * torch.randn(h.shape, generator=self.generator)
+
+
+def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
+    """Trains a network under the recorder; W [hidden, features] at every checkpoint."""
+    generator = torch.Generator().manual_seed(seed)
+    model = Toy(case, generator)
+    probe = probe_inputs(case, seed)
+    if case.frozen:
+        for _ in training(model, case, generator):
+            pass
+    recorder = Recorder(
+        run, SITE, probe, schedule=at(*case.schedule), work="later",
+        sae=SaeConfig(n_latents=case.latents * case.features, k=case.k, seed=seed), on_error="raise",
+    )  # fmt: skip
+    weights: dict[int, NDArray[np.float64]] = {}
+    with recorder:
+        for step, loss in _standing(case) if case.frozen else training(model, case, generator):
+            if recorder.step(model, step, loss=loss):
+                weights[step] = model.W.detach().double().numpy().copy()
+    return weights
+
+
+def probe_inputs(case: Case, seed: int) -> Float[Tensor, "rows features"]:
+    """The fixed inputs of the probe: as the training inputs before any change."""
+    return case.inputs(case.rows, 0, torch.Generator().manual_seed(10_000 + seed))
+
+
+def training(model: Toy, case: Case, generator: torch.Generator) -> Iterator[tuple[int, Tensor | None]]:
+    """Step and loss before the first optimiser step and after each."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=case.weight_decay)
+    yield 0, None
+    for step in range(case.steps):
+        x = case.inputs(BATCH, step, generator)
+        loss = (case.weights(step) * (x - model(x)).square()).sum(1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        yield step + 1, loss.detach()
+
+
+def _standing(case: Case) -> Iterator[tuple[int, None]]:
+    return ((step, None) for step in case.schedule)
