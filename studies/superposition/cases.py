@@ -29,6 +29,8 @@ class Case:
     """Chance that a feature, or a pair of features, is active."""
     importance: float
     """Weight of the loss of each feature (or pair) over the one before."""
+    instances: int = 8
+    """Networks that are trained side by side and recorded as one: their bottlenecks beside each other are the site."""
     steps: int = 6000
     checkpoints: int = 24
     first: int = 60
@@ -41,13 +43,15 @@ class Case:
     """Optimiser step of the change; from there on the checkpoints are spaced as from the start."""
     frozen: bool = False
     """The control: the network is trained first, and then recorded with a learning rate of 0."""
-    noise: float = 0.05
+    noise: float = 0.02
     """Standard deviation of fresh noise on each coordinate of the site, where an active feature writes up to 1."""
     rows: int = 4096
     """Of the probe, drawn as the training inputs are at the start."""
-    latents: int = 2
+    latents: float = 2
     """Latents of each SAE per feature."""
-    k: int = 2
+    k: int = 1
+    """Latents that fire on a row, per instance."""
+    architecture: Literal["topk", "relu"] = "topk"
 
     @property
     def schedule(self) -> list[int]:
@@ -67,18 +71,16 @@ class Case:
         weights = self.importance ** each.float()
         return weights.flip(0) if self.changed("reversed importance", step) else weights
 
-    def inputs(self, rows: int, step: int, generator: torch.Generator) -> Float[Tensor, "rows features"]:
+    def inputs(self, rows: int, step: int, generator: torch.Generator) -> Float[Tensor, "rows instances features"]:
         """Training inputs at a step; values of active features are uniform in [0, 1]."""
+        shape = rows, self.instances, self.features
+        size = torch.rand(shape, generator=generator)
         if not self.paired:
-            active = torch.rand(rows, self.features, generator=generator) < self.density
-            return active * torch.rand(rows, self.features, generator=generator)
-        shape = rows, self.features // 2, 2
-        active = torch.rand(*shape[:2], 1, generator=generator) < self.density
-        members = active & (torch.rand(shape, generator=generator) < TOGETHER)
-        x = members * torch.rand(shape, generator=generator)
-        if self.changed("identical pairs", step):
-            x = x[:, :, :1].expand(shape)
-        return x.reshape(rows, self.features)
+            return size * (torch.rand(shape, generator=generator) < self.density)
+        active = torch.rand(rows, self.instances, self.features // 2, generator=generator) < self.density
+        members = torch.rand(shape, generator=generator) < TOGETHER
+        x = size * members * active.repeat_interleave(2, dim=2)
+        return x[..., ::2].repeat_interleave(2, dim=2) if self.changed("identical pairs", step) else x
 
     def changed(self, change: Change, step: int) -> bool:
         """Whether this change has happened at a step."""
@@ -86,7 +88,7 @@ class Case:
 
 
 BIRTHS = Case(features=16, hidden=8, density=0.05, importance=0.75)
-SPLITS = Case(features=8, hidden=6, density=0.2, importance=0.7, paired=True)
+SPLITS = Case(features=8, hidden=6, density=0.1, importance=0.7, paired=True)
 CASES: dict[str, Case] = {
     "births": BIRTHS,
     "splits": SPLITS,
@@ -94,7 +96,7 @@ CASES: dict[str, Case] = {
         BIRTHS, importance=0.7, steps=8000, weight_decay=2e-3, change="reversed importance", changes_at=4000
     ),
     "merges": replace(SPLITS, weight_decay=2e-3, change="identical pairs", changes_at=3000),
-    "jump": Case(features=5, hidden=2, density=0.1, importance=1.0, k=1),
+    "jump": Case(features=5, hidden=2, density=0.1, importance=1.0),
     "still": replace(BIRTHS, frozen=True, noise=0.0),  # the same rows at every checkpoint
     "still, noise": replace(BIRTHS, frozen=True),
     "still, pairs": replace(SPLITS, frozen=True),

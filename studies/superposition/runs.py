@@ -26,20 +26,20 @@ from studies.superposition.training import SITE, probe_inputs, record
 CANDIDATES = f"""
     select kind, step, from_step, to_step, parents, children, parent_tracks, child_tracks, score, p_value, q_value,
         reason, evidence
-    from event_candidates where site = '{SITE}' and arm = 'chain'
+    from event_candidates where site = '{SITE}' and arm = 'chain' and (reason is null or reason = 'q')
 """
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A network that was recorded and analysed. It has what is asked of a planted world: steps, truth, oracle."""
+    """Networks that were recorded and analysed, with what is asked of a planted world: steps, truth, oracle."""
 
     case: Case
     seed: int
     run: Any
     """The opened :class:`dynamics.Run`."""
     weights: Mapping[int, NDArray[np.float64]]
-    """W [hidden, features] at every checkpoint."""
+    """W [instances, hidden, features] at every checkpoint."""
 
     @property
     def steps(self) -> list[int]:
@@ -56,7 +56,7 @@ class Watched:
         return dict(self.run.sql(f"select step, path from snapshots where site = '{SITE}'", "rows"))
 
     def activations(self, i: int) -> NDArray[np.float32]:
-        """What the recorder saw at checkpoint i: [rows, hidden]."""
+        """What the recorder saw at checkpoint i: [rows, d_in]."""
         return np.asarray(load_file(self.run.path / self._paths[self.steps[i]])["activations"])
 
     def oracle(self, i: int) -> Dictionary:
@@ -80,16 +80,24 @@ class Watched:
         """How right it is."""
         return score(self.truth, self.assignments, self.report)
 
+    @cached_property
+    def considered(self) -> list[Row]:
+        """Everything that the tracker claimed or would have, had the evidence reached the level."""
+        return list(self.run.sql(CANDIDATES).to_pylist())
+
     def candidates(self, event: Event) -> list[Row]:
-        """Everything of its kind that the tracker considered about a true event's features, whatever the date."""
+        """Those about a true event's features, the surest first, whatever their date."""
         alone = Truth(self.truth.steps, self.truth.features, (event,), ())
-        considered = self.run.sql(f"{CANDIDATES} and kind = '{event.kind}' order by p_value, score desc").to_pylist()
-
-        def about(row: Row) -> bool:
-            said = Report((row,), (), self.report.history)
-            return bool(score(alone, self.assignments, said, len(self.steps)).kinds[event.kind].right)
-
-        return [row for row in considered if about(row)]
+        rows = [row for row in self.considered if row["kind"] == event.kind]
+        found = []
+        while rows:  # each pass pairs the event with one claim; the others come back as wrong
+            scored = score(alone, self.assignments, Report(rows, (), self.report.history), len(self.steps))
+            others = [{name: row[name] for name in row if name != "features"} for row in scored.wrong]
+            if len(others) == len(rows):
+                break
+            found += [row for row in rows if row not in others]
+            rows = others
+        return sorted(found, key=lambda row: (row["p_value"], -row["score"]))
 
     def shown(self, feature: int) -> list[int]:
         """Indices of the checkpoints at which some latent is this feature."""

@@ -19,28 +19,32 @@ BATCH, LEARNING_RATE, MOMENTUM, START = 512, 0.05, 0.9, 0.01
 
 
 class Toy(nn.Module):
-    """x̂ = ReLU(Wᵀ W x + b). SGD learns one feature after the other; Adam would learn all at once."""
+    """x̂ = ReLU(Wᵀ W x + b), several side by side.
+
+    SGD learns one feature after the other; Adam would learn all at once.
+    """
 
     def __init__(self, case: Case, generator: torch.Generator) -> None:
         super().__init__()
-        start = torch.randn(case.hidden, case.features, generator=generator) * START / case.hidden**0.5
-        self.W = nn.Parameter(start)
-        self.b = nn.Parameter(torch.zeros(case.features))
+        shape = case.instances, case.hidden, case.features
+        self.W = nn.Parameter(torch.randn(shape, generator=generator) * START / case.hidden**0.5)
+        self.b = nn.Parameter(torch.zeros(case.instances, case.features))
         self.site = Site(case.noise, generator)
 
-    def forward(self, x: Float[Tensor, "rows features"]) -> Float[Tensor, "rows features"]:
+    def forward(self, x: Float[Tensor, "rows instances features"]) -> Float[Tensor, "rows instances features"]:
         """The reconstruction."""
-        return torch.relu(self.site(x @ self.W.T) @ self.W + self.b)
+        h = self.site(torch.einsum("rif,ihf->rih", x, self.W).flatten(1)).unflatten(1, self.W.shape[:2])
+        return torch.relu(torch.einsum("rih,ihf->rif", h, self.W) + self.b)
 
 
 class Site(nn.Module):
-    """The bottleneck. Where the probe is shown, and only there, it is read with noise: real activations have a floor."""
+    """The bottlenecks, with noise where the probe is shown and only there: real activations have a floor."""
 
     def __init__(self, noise: float, generator: torch.Generator) -> None:
         super().__init__()
         self.noise, self.generator = noise, torch.Generator().manual_seed(generator.initial_seed() + 1)
 
-    def forward(self, h: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows hidden"]:
+    def forward(self, h: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
         """Unchanged in training."""
         if self.training or not self.noise:
             return h
@@ -48,17 +52,16 @@ class Site(nn.Module):
 
 
 def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
-    """Trains a network under the recorder; W [hidden, features] at every checkpoint."""
+    """Trains the networks under the recorder; W [instances, hidden, features] at every checkpoint."""
     generator = torch.Generator().manual_seed(seed)
     model = Toy(case, generator)
     probe = probe_inputs(case, seed)
     if case.frozen:
         for _ in training(model, case, generator):
             pass
-    recorder = Recorder(
-        run, SITE, probe, schedule=at(*case.schedule), work="later",
-        sae=SaeConfig(n_latents=case.latents * case.features, k=case.k, seed=seed), on_error="raise",
-    )  # fmt: skip
+    n_latents = round(case.latents * case.instances * case.features)
+    sae = SaeConfig(n_latents=n_latents, k=case.k * case.instances, architecture=case.architecture, seed=seed)
+    recorder = Recorder(run, SITE, probe, schedule=at(*case.schedule), work="later", sae=sae, on_error="raise")
     weights: dict[int, NDArray[np.float64]] = {}
     with recorder:
         for step, loss in _standing(case) if case.frozen else training(model, case, generator):
@@ -67,7 +70,7 @@ def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
     return weights
 
 
-def probe_inputs(case: Case, seed: int) -> Float[Tensor, "rows features"]:
+def probe_inputs(case: Case, seed: int) -> Float[Tensor, "rows instances features"]:
     """The fixed inputs of the probe: as the training inputs before any change."""
     return case.inputs(case.rows, 0, torch.Generator().manual_seed(10_000 + seed))
 
@@ -78,7 +81,7 @@ def training(model: Toy, case: Case, generator: torch.Generator) -> Iterator[tup
     yield 0, None
     for step in range(case.steps):
         x = case.inputs(BATCH, step, generator)
-        loss = (case.weights(step) * (x - model(x)).square()).sum(1).mean()
+        loss = (case.weights(step) * (x - model(x)).square()).sum((1, 2)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

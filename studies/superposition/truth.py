@@ -1,4 +1,4 @@
-"""What happens to the features of a toy network, read off the columns of W: the records of a planted world.
+"""What happens to the features of toy networks, read off the columns of W: the records of a planted world.
 
 A feature is alive from the first checkpoint at which its column is longer than a half (a learned one has length 1) to
 the last. Two of a pair whose columns point the same way are one feature until they part.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from studies.planted.dictionary import Dictionary
 from studies.planted.truth import Event, Feature, Truth
@@ -25,42 +26,51 @@ Weights = Mapping[int, NDArray[np.float64]]
 
 
 def truth(case: Case, weights: Weights) -> Truth:
-    """The features and what happens to them; ids from ``case.features`` on are pairs that are one feature."""
+    """The features and what happens to them; ``numbered`` says which is which."""
     steps, states = tuple(weights), carried(case, weights)
-    count = case.features + (case.features // 2 if case.paired else 0)
-    alive = {f: tuple(bool(f in state) for state in states) for f in range(count)}
-    features = tuple(Feature(f, "toy", alive[f], case.density) for f in range(count) if any(alive[f]))
+    features = tuple(
+        Feature(f, "toy", tuple(f in state for state in states), case.density) for f in sorted(set().union(*states))
+    )
     events = tuple(e for i in range(1, len(steps)) for e in _happened(case, i, states[i - 1], states[i]))
     return Truth(steps, features, events, ())
 
 
+def numbered(case: Case, feature: int) -> tuple[int, ...]:
+    """The columns of the joined W that a feature is: itself, or behind the last single one the two of a pair."""
+    single = case.instances * case.features
+    return (feature,) if feature < single else (2 * (feature - single), 2 * (feature - single) + 1)
+
+
 def carried(case: Case, weights: Weights) -> list[set[int]]:
-    """The features that the network has at each checkpoint."""
-    columns = np.stack(list(weights.values()))
+    """The features that the networks have at each checkpoint."""
+    columns = np.stack([joined(W) for W in weights.values()])
     alive = switched(lengths(columns), ALIVE, SURELY_ALIVE, SURELY_DEAD)
     if not case.paired:
         return [set(np.flatnonzero(now).tolist()) for now in alive]
     one = switched(pair_cosines(columns), ONE, SURELY_ONE, SURELY_TWO)
-    return [_with_pairs(case, *now) for now in zip(alive, one, strict=True)]
+    return [_with_pairs(*now) for now in zip(alive, one, strict=True)]
 
 
-def _with_pairs(case: Case, alive: NDArray[np.bool_], one: NDArray[np.bool_]) -> set[int]:
+def joined(W: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The columns of all instances in the space of the site: [instances · hidden, instances · features]."""
+    return np.asarray(block_diag(*W))
+
+
+def _with_pairs(alive: NDArray[np.bool_], one: NDArray[np.bool_]) -> set[int]:
     found: set[int] = set()
     for pair, members in enumerate(alive.reshape(-1, 2)):
-        if one[pair] and members.any():
-            found.add(case.features + pair)
-        else:
-            found |= {2 * pair + m for m in np.flatnonzero(members).tolist()}
+        together = one[pair] and members.any()
+        found |= {len(alive) + pair} if together else {2 * pair + m for m in np.flatnonzero(members).tolist()}
     return found
 
 
 def lengths(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[checkpoints, features] from [checkpoints, hidden, features]."""
+    """[checkpoints, features] from [checkpoints, d_in, features]."""
     return np.asarray(np.linalg.norm(columns, axis=1))
 
 
 def pair_cosines(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[checkpoints, pairs] from [checkpoints, hidden, features]."""
+    """[checkpoints, pairs] from [checkpoints, d_in, features]."""
     units = columns / np.maximum(lengths(columns)[:, None], 1e-12)
     return np.asarray((units[:, :, ::2] * units[:, :, 1::2]).sum(1))
 
@@ -86,40 +96,34 @@ def switched(curves: NDArray[np.float64], middle: float, surely_on: float, surel
 def _happened(case: Case, i: int, before: set[int], now: set[int]) -> list[Event]:
     gone, come = before - now, now - before
     found = []
-    for pair in sorted(f for f in gone | come if f >= case.features):
-        members = {2 * (pair - case.features), 2 * (pair - case.features) + 1}
+    for pair in sorted(f for f in gone | come if len(numbered(case, f)) == 2):
+        members = set(numbered(case, pair))
         if pair in gone and (children := members & come):
-            found.append(_division("split", i, (pair,), tuple(sorted(children))))
+            found.append(Event("split", i, (pair,), tuple(sorted(children)), "split"))
             gone, come = gone - {pair}, come - children
         elif pair in come and (parents := members & gone):
-            found.append(_division("merge", i, tuple(sorted(parents)), (pair,)))
+            found.append(Event("merge", i, tuple(sorted(parents)), (pair,), "merge"))
             gone, come = gone - parents, come - {pair}
     births = [Event("birth", i, (), (f,), "birth") for f in sorted(come)]
     return [*found, *births, *(Event("death", i, (f,), (), "death") for f in sorted(gone))]
 
 
-def _division(kind: str, i: int, parents: tuple[int, ...], children: tuple[int, ...]) -> Event:
-    return Event(kind, i, parents, children, kind)
-
-
-def perfect(case: Case, state: set[int], columns: NDArray[np.float64], inputs: NDArray[np.float64]) -> Dictionary:
+def perfect(case: Case, state: set[int], W: NDArray[np.float64], inputs: NDArray[np.float64]) -> Dictionary:
     """The dictionary that a perfect SAE would have at a checkpoint.
 
     Args:
         case: the case.
-        state: the features that the network has there.
-        columns: W there, [hidden, features].
-        inputs: the probe, [rows, features].
+        state: the features that the networks have there.
+        W: as it is there, [instances, hidden, features].
+        inputs: the probe, [rows, instances, features].
     """
+    columns, x = joined(W), inputs.reshape(len(inputs), -1)
     features = np.array(sorted(state), dtype=np.int64)
-    members = [_members(case, f) for f in features.tolist()]
-    written = [columns[:, m] @ np.ones(len(m)) for m in members]
-    directions = np.array([w / max(np.linalg.norm(w), 1e-12) for w in written]).reshape(-1, len(columns))
-    codes = np.stack([inputs[:, m] @ np.linalg.norm(columns[:, m], axis=0) for m in members] or [inputs[:, 0] * 0], 1)
-    return Dictionary(features, directions, sp.csc_array(codes[:, : len(features)]))
-
-
-def _members(case: Case, feature: int) -> list[int]:
-    if feature < case.features:
-        return [feature]
-    return [2 * (feature - case.features), 2 * (feature - case.features) + 1]
+    directions = np.zeros((len(features), len(columns)))
+    codes = np.zeros((len(x), len(features)))
+    for n, feature in enumerate(features.tolist()):
+        members = list(numbered(case, feature))
+        directions[n] = columns[:, members].sum(1)
+        codes[:, n] = x[:, members] @ np.linalg.norm(columns[:, members], axis=0)
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    return Dictionary(features, directions, sp.csc_array(codes))
