@@ -32,7 +32,7 @@ class Case:
     instances: int = 8
     """Networks that are trained side by side and recorded as one: their bottlenecks beside each other are the site."""
     steps: int = 6000
-    checkpoints: int = 24
+    checkpoints: int = 14
     first: int = 60
     """First checkpoint after step 0; from there to the last the checkpoints are spaced like powers."""
     paired: bool = False
@@ -43,14 +43,14 @@ class Case:
     """Optimiser step of the change; from there on the checkpoints are spaced as from the start."""
     frozen: bool = False
     """The control: the network is trained first, and then recorded with a learning rate of 0."""
-    noise: float = 0.02
+    noise: float = 0.05
     """Standard deviation of fresh noise on each coordinate of the site, where an active feature writes up to 1."""
     rows: int = 4096
     """Of the probe, drawn as the training inputs are at the start."""
-    latents: float = 2
+    latents: float = 1.25
     """Latents of each SAE per feature."""
-    k: int = 1
-    """Latents that fire on a row, per instance."""
+    k: int = 8
+    """Latents that fire on a row: a little more than features are active on it."""
     architecture: Literal["topk", "relu"] = "topk"
 
     @property
@@ -88,7 +88,7 @@ class Case:
 
 
 BIRTHS = Case(features=16, hidden=8, density=0.05, importance=0.75)
-SPLITS = Case(features=8, hidden=6, density=0.1, importance=0.7, paired=True)
+SPLITS = Case(features=8, hidden=6, density=0.1, importance=0.7, paired=True, checkpoints=20, k=6)
 CASES: dict[str, Case] = {
     "births": BIRTHS,
     "splits": SPLITS,
@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
         BIRTHS, importance=0.7, steps=8000, weight_decay=2e-3, change="reversed importance", changes_at=4000
     ),
     "merges": replace(SPLITS, weight_decay=2e-3, change="identical pairs", changes_at=3000),
-    "jump": Case(features=5, hidden=2, density=0.1, importance=1.0),
+    "jump": Case(features=5, hidden=2, density=0.1, importance=1.0, k=5),
     "still": replace(BIRTHS, frozen=True, noise=0.0),  # the same rows at every checkpoint
     "still, noise": replace(BIRTHS, frozen=True),
     "still, pairs": replace(SPLITS, frozen=True),
