@@ -132,13 +132,19 @@ def import_saes_(given: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from dynamics.answers import counted
-    from dynamics.files.importing_saes import import_saes
+    from dynamics.files.importing_saes import import_saes, notes_on_imported
     from dynamics.files.layout import RunDirectory
+    from dynamics.files.saes import sae_records
+    from dynamics.files.snapshots import snapshots
 
     run = RunDirectory.open(given.run)
     with tqdm(desc="import", unit="file", dynamic_ncols=True, disable=None) as bar:
         found = import_saes(given.directory, run, given.site, given.format, _shown_on(bar))
+    imported = [record for record in sae_records(run, given.site, "chain") if record.imported]
+    gaps = {record.step for record in snapshots(run, given.site)} - {record.step for record in imported}
     print(f"{counted(len(found), 'SAE')} of {given.site}, now in {run.path}. Next: dynamics analyze {given.run}")
+    for note in notes_on_imported(imported, sorted(gaps)):
+        print(f"Note: {note}")
     return 0
 
 

@@ -22,8 +22,8 @@ FOUND = """
     order by events desc, kind
 """
 LIMITED = """
-    select site, string_agg(kind, ', ' order by kind) as kinds from resolution, level where smallest_q > fdr
-    group by site order by site
+    select site, string_agg(kind, ', ' order by kind) as kinds from resolution, level
+    where smallest_q > fdr and null_candidates > 0 group by site order by site
 """
 """Kinds of events of which a single one cannot be published, however clear it is."""
 

@@ -17,7 +17,7 @@ from dynamics.engines.inline import work_off
 from dynamics.files.atomic import lock
 from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
-from dynamics.files.saes import load_contexts, load_latents, load_sae, sae_records
+from dynamics.files.saes import SaeRecord, latents_table, load_contexts, load_latents, load_sae, sae_records, write_sae
 from dynamics.files.snapshots import snapshots
 from dynamics.pipeline import execution, failures
 from dynamics.pipeline.execution import attempt
@@ -26,6 +26,8 @@ from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.job import Job
 from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
 from dynamics.pipeline.status import site_statuses
+from dynamics.sae.config import SaeConfig
+from dynamics.sae.training import initial
 from tests.small_runs import D_IN, FEATURES, MakeRun, activations, add_snapshot
 
 SITE = "blocks.0"
@@ -112,6 +114,39 @@ def test_new_checkpoints_add_to_what_is_there(make_run: MakeRun) -> None:
     assert after is not None
     assert before.inputs != after.inputs
     assert chain_steps(run) == [0, 10, 20, 30, 40]
+
+
+def imported(run: RunDirectory, step: int, n_latents: int, architecture: str = "topk") -> None:
+    """An SAE made elsewhere at a step, of another form than the run's settings say."""
+    sae = initial(activations(step), SaeConfig(n_latents=n_latents, k=3), torch.Generator().manual_seed(step))
+    latents = latents_table(sae.encode_sparse(activations(step)))
+    facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True}
+    record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, k=3, **facts)
+    write_sae(run, record, sae.tensors(), latents)
+
+
+def test_what_is_trained_beside_imported_saes_has_their_form(make_run: MakeRun) -> None:
+    run = make_run(5)
+    for step, n_latents in ((10, 12), (30, 20), (40, 20)):
+        imported(run, step, n_latents)
+    work_off(run)
+    assert {(r.arm, r.step): (r.n_latents, r.k) for r in sae_records(run, SITE)} == {
+        **{("chain", step): (12, 3) for step in (0, 10, 20)},
+        **{("chain", step): (20, 3) for step in (30, 40)},
+        **{("null", step): (12, 3) for step in (10, 20, 30)},
+        ("seed", 30): (20, 3),
+    }
+
+
+def test_imported_saes_that_cannot_be_trained_have_no_null_and_that_is_no_error(make_run: MakeRun) -> None:
+    run = make_run(4)
+    for step in (0, 10, 20, 30):
+        imported(run, step, 12, "jump_relu")
+    work_off(run)
+    assert {failure.reason for failure in given_up(run).values() if failure.final} == {
+        "the imported SAEs are jump_relu, which can be used but not trained"
+    }
+    assert {job.kind for job in given_up(run)} == {"null", "seed"}
 
 
 def test_while_training_goes_on_tracking_waits_for_a_quarter_more(make_run: MakeRun) -> None:

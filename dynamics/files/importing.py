@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,15 +101,7 @@ def _there(directory: Path) -> str:
 
 
 def _source(path: Path, step: int) -> Source:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= path.stat().st_size - 8:
-            raise ValueError(f"{path.name} is no whole safetensors file; write it again")
-        head = length.to_bytes(8, "little") + file.read(length)
-    try:
-        header = tensor_header(head)
-    except ValueError:
-        raise ValueError(f"{path.name} is no whole safetensors file; write it again") from None
+    header = file_header(path)
     names = sorted(name for name in header if name != "__metadata__")
     if "activations" not in names:
         raise ValueError(f"{path.name} has no tensor `activations`; it has: {', '.join(names) or 'none'}")
@@ -120,6 +113,23 @@ def _source(path: Path, step: int) -> Source:
     if 0 in shape:
         raise ValueError(f"`activations` in {path.name} is empty: its shape is {shape}")
     return Source(path, step, *shape)
+
+
+def file_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, read without its tensors.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= path.stat().st_size - 8:
+            raise ValueError(f"{path.name} is no whole safetensors file; write it again")
+        head = length.to_bytes(8, "little") + file.read(length)
+    try:
+        return tensor_header(head)
+    except ValueError:
+        raise ValueError(f"{path.name} is no whole safetensors file; write it again") from None
 
 
 def _check_alike(sources: list[Source]) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
-import pyarrow as pa
+import torch
 
 from dynamics.files.commits import DamagedError
-from dynamics.files.importing import step_files
+from dynamics.files.importing import file_header, step_files
 from dynamics.files.layout import RunDirectory
-from dynamics.files.saes import SaeRecord, write_sae
+from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, sae_records, write_sae
 from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
 from dynamics.files.tensors import parse_tensors
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.metrics import evaluate, latent_statistics, top_rows
+from dynamics.sae.config import Architecture
+from dynamics.sae.metrics import evaluate
 
 FORMATS = ("dynamics", "saelens", "dictionary_learning", "sparsify")
 
@@ -29,8 +32,8 @@ def import_saes(
 ) -> list[SaeRecord]:
     """Take the SAEs of one site from ``step_<n>.safetensors`` files into a run, as its chain.
 
-    Only steps whose snapshot is in the run are taken: import the snapshots first. What is said about each SAE is
-    measured on all rows of the probe.
+    Import the snapshots first. What is said about each SAE is measured on all rows of the probe. Importing the same
+    again changes nothing.
 
     Args:
         directory: where the files are.
@@ -41,24 +44,47 @@ def import_saes(
         on_step: called with (files done, files in all) after each.
 
     Raises:
-        FileNotFoundError: if the directory or a file is not there, or the run has no snapshot at any of the steps.
-        ValueError: if the format is unknown, or a file holds no such SAE, naming it.
+        FileNotFoundError: if the directory or a file is not there, or the run has no snapshot at one of the steps.
+        FileExistsError: if a step has another SAE already.
+        ValueError: if the format is unknown, a file holds no such SAE, or they are not all of one architecture.
     """
     _check_format(format)
     files = step_files(Path(directory))
     known = {record.step: record for record in snapshots(run, site)}
-    steps = sorted(files.keys() & known.keys())
-    if not steps:
-        raise FileNotFoundError(
-            f"the run has no snapshot of {site} at the steps of these SAEs ({min(files)} to {max(files)}); "
-            f"it has {_listed(sorted(known)) or 'none of that site'}: import the snapshots first"
-        )
+    _check_steps(site, sorted(files), sorted(known))
+    _check_architecture(run, site, files)
     records = []
-    for done, step in enumerate(steps, start=1):
-        records.append(_take(run, known[step], files[step]))
+    for done, (step, path) in enumerate(sorted(files.items()), start=1):
+        records.append(_take(run, known[step], path))
         if on_step is not None:
-            on_step(done, len(steps))
+            on_step(done, len(files))
     return records
+
+
+def _check_steps(site: str, given: list[int], known: list[int]) -> None:
+    if missing := [step for step in given if step not in known]:
+        raise FileNotFoundError(
+            f"there {'is an SAE' if len(missing) == 1 else 'are SAEs'} for step {listed(missing)}, of which the run "
+            f"has no snapshot of {site}; it has {listed(known) or 'none of that site'}: import the snapshots first, or "
+            "leave these SAEs out"
+        )
+
+
+def _check_architecture(run: RunDirectory, site: str, files: dict[int, Path]) -> None:
+    """Raises ValueError where the SAEs of a site would not all be of one architecture."""
+    found = {path.name: _metadata(path).get("architecture", "") for _, path in sorted(files.items())}
+    before = {f"step {record.step} of the run": record.architecture for record in sae_records(run, site, "chain")}
+    (first, architecture), *others = {**before, **found}.items()
+    for name, other in others:
+        if other and architecture and other != architecture:
+            raise ValueError(
+                f"{first} is {architecture} and {name} is {other}; the SAEs of a site are of one architecture, or "
+                "its history would show where that changed"
+            )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    return dict(file_header(path).get("__metadata__") or {})
 
 
 def _check_format(format: str) -> None:
@@ -70,7 +96,8 @@ def _check_format(format: str) -> None:
         raise ValueError(f"SAEs in the format {format} cannot be read yet; convert them to the format dynamics")
 
 
-def _listed(steps: list[int]) -> str:
+def listed(steps: Sequence[int]) -> str:
+    """The first few steps, and whether there are more."""
     return ", ".join(map(str, steps[:6])) + (", …" if len(steps) > 6 else "")
 
 
@@ -104,7 +131,6 @@ def _take(run: RunDirectory, snapshot: SnapshotRecord, path: Path) -> SaeRecord:
         )
     activations = load_activations(run, snapshot)
     codes, metrics = sae.encode_sparse(activations), evaluate(sae, activations)
-    statistics, top = latent_statistics(codes), top_rows(codes)
     record = SaeRecord(
         site=snapshot.site,
         branch=snapshot.branch,
@@ -113,17 +139,55 @@ def _take(run: RunDirectory, snapshot: SnapshotRecord, path: Path) -> SaeRecord:
         architecture=sae.architecture,
         n_latents=sae.n_latents,
         k=sae.k,
-        fvu=metrics.fvu,
-        l0=metrics.l0,
-        dead=metrics.dead,
+        **asdict(metrics),
+        imported=True,
     )
-    latents = pa.table(
-        {
-            "latent": pa.array(range(sae.n_latents), pa.int64()),
-            "density": statistics.density,
-            "mean_activation": statistics.mean_activation,
-            "max_activation": statistics.max_activation,
-        }
-    )
-    contexts = pa.table({"latent": top.latent, "rank": top.rank, "row": top.row, "activation": top.activation})
-    return write_sae(run, record, sae.tensors(), latents, contexts)
+    written = write_sae(run, record, sae.tensors(), latents_table(codes), contexts_table(codes))
+    _require_same(run, written, sae, path)
+    return written
+
+
+def _require_same(run: RunDirectory, written: SaeRecord, sae: SparseAutoencoder, path: Path) -> None:
+    """Raises FileExistsError where another SAE was at the step, which then still is."""
+    there, given = load_sae(run, written), sae.tensors()
+    same = there.tensors().keys() == given.keys() and all(torch.equal(t, given[n]) for n, t in there.tensors().items())
+    if not written.imported or not same or written.k != sae.k:
+        made = "imported" if written.imported else "trained"
+        raise FileExistsError(
+            f"{path.name}: another SAE of {written.site} was {made} at step {written.step} before; "
+            "what is committed never changes: use another run directory"
+        )
+
+
+def notes_on_imported(records: Sequence[SaeRecord], gaps: Sequence[int]) -> list[str]:
+    """What one must know to read the history of SAEs that were made elsewhere.
+
+    Args:
+        records: the imported SAEs of a site.
+        gaps: steps of its other snapshots, whose SAEs are trained here.
+    """
+    notes = []
+    fixed = sorted({record.architecture for record in records} - set(get_args(Architecture)))
+    if records and gaps:
+        steps = f"step {gaps[0]}" if len(gaps) == 1 else f"{len(gaps)} steps ({listed(gaps)})"
+        fate = (
+            "there is nothing to track there"
+            if fixed
+            else "`dynamics analyze` trains one of the same form there, whose quality may be another"
+        )
+        notes.append(f"no SAE was imported at {steps}: {fate}")
+    sizes = [
+        _span(name, values) for name in ("n_latents", "k") if len(values := {getattr(r, name) for r in records}) > 1
+    ]
+    if sizes:
+        notes.append(
+            f"the imported SAEs differ in size ({' and '.join(sizes)}): where the size changes, features may seem to "
+            "come, go or split for that reason alone, which the null, of one size, does not show"
+        )
+    if fixed:
+        notes.append(f"{fixed[0]} SAEs cannot be trained further, so there is no null and no event can be published")
+    return notes
+
+
+def _span(name: str, values: set[int]) -> str:
+    return f"{name} {min(values)} to {max(values)}"

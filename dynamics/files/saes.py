@@ -6,14 +6,17 @@ import io
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.files.commits import DamagedError, commit, is_committed, read_commit, read_file
 from dynamics.files.layout import BRANCH, RunDirectory, folder_name
 from dynamics.files.tensors import parse_tensors, tensor_bytes
 from dynamics.sae.autoencoder import SparseAutoencoder
+from dynamics.sae.metrics import latent_statistics, top_rows
 
 FILE = "sae.safetensors"
 LATENTS = pa.schema(
@@ -46,6 +49,8 @@ class SaeRecord:
     """Latents that were dead while it was trained and were given new directions."""
     restarted: bool = False
     """Whether the chain was begun anew here."""
+    imported: bool = False
+    """Made elsewhere, not trained by us."""
     geometry: dict[str, float] = field(default_factory=dict)
     """Measured on the snapshot: scale, effective_rank, top_share, procrustes_residual."""
     path: str = ""
@@ -83,6 +88,17 @@ def write_sae(
         files["contexts.parquet"] = parquet_bytes(_cast(contexts, CONTEXTS))
     commit(folder, facts, files)
     return replace(record, path=path)
+
+
+def latents_table(codes: csr_array) -> pa.Table:
+    """What each latent of ``codes [rows, latents]`` does, one row a latent."""
+    found = latent_statistics(codes)
+    return pa.table({"latent": np.arange(len(found.density)), **asdict(found)})
+
+
+def contexts_table(codes: csr_array) -> pa.Table:
+    """The strongest rows of every latent of ``codes [rows, latents]``."""
+    return pa.table(asdict(top_rows(codes)))
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import get_args
 
 import numpy as np
-import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.files.layout import RunDirectory
-from dynamics.files.saes import SaeRecord, load_sae, write_sae
+from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, write_sae
 from dynamics.files.snapshots import load_activations
 from dynamics.pipeline.geometry import geometry
-from dynamics.pipeline.inputs import held_out, seeded, settings, usable_activations
+from dynamics.pipeline.inputs import Unusable, held_out, seeded, settings, usable_activations
 from dynamics.pipeline.nulls import null_snapshots
 from dynamics.pipeline.plan import SiteState, null_span
-from dynamics.sae.config import SaeConfig
-from dynamics.sae.metrics import Metrics, latent_statistics, top_rows
+from dynamics.sae.config import Architecture, SaeConfig
+from dynamics.sae.metrics import Metrics
 from dynamics.sae.series import Fit, Scaling, better, fit_independent, fit_next, gate_fails
 
 Activations = Float[Tensor, "rows d_in"]
 HeldOut = Bool[np.ndarray, " rows"]
 Given = tuple[Activations, HeldOut, SaeConfig, torch.Generator]
-CONTEXTS = 8
-"""Strongest probe rows kept of each latent."""
 
 
 def fit_chain(run: RunDirectory, state: SiteState, step: int) -> None:
@@ -75,8 +72,23 @@ def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:
 
 
 def _inputs(run: RunDirectory, state: SiteState, step: int) -> tuple[Activations, HeldOut, SaeConfig]:
-    snapshot, config = state.snapshot(step), settings(run)
+    snapshot, config = state.snapshot(step), _settings(run, state, step)
     return usable_activations(run, snapshot), held_out(run, snapshot, config), config
+
+
+def _settings(run: RunDirectory, state: SiteState, step: int) -> SaeConfig:
+    """Those of the run; where SAEs were imported, for an SAE of the form of the last one up to the step.
+
+    Raises:
+        Unusable: if that form cannot be trained.
+    """
+    config, imported = settings(run), [record for record in state.chain if record.imported]
+    if not imported:
+        return config
+    form = next((record for record in reversed(imported) if record.step <= step), imported[0])
+    if form.architecture not in get_args(Architecture):
+        raise Unusable(f"the imported SAEs are {form.architecture}, which can be used but not trained")
+    return replace(config, architecture=form.architecture, n_latents=form.n_latents, k=form.k)  # type: ignore[arg-type]
 
 
 def _write(
@@ -106,14 +118,3 @@ def _write(
     codes = fit.sae.encode_sparse(x)
     contexts = contexts_table(codes) if arm == "chain" else None
     write_sae(run, record, fit.sae.tensors(), latents_table(codes), contexts)
-
-
-def latents_table(codes: csr_array) -> pa.Table:
-    """One row a latent of ``codes [rows, latents]``."""
-    found = latent_statistics(codes)
-    return pa.table({"latent": np.arange(len(found.density)), **asdict(found)})
-
-
-def contexts_table(codes: csr_array) -> pa.Table:
-    """The strongest rows of every latent of ``codes [rows, latents]``."""
-    return pa.table(asdict(top_rows(codes, CONTEXTS)))

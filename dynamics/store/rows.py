@@ -26,6 +26,7 @@ from dynamics.files import (
     tracking_record,
 )
 from dynamics.files.commits import COMMIT
+from dynamics.files.importing_saes import notes_on_imported
 from dynamics.store.queries import sentence
 from dynamics.store.text import surroundings, varchar
 
@@ -145,8 +146,9 @@ def _add_saes(connection: duckdb.DuckDBPyConnection, run: RunDirectory, records:
 
 def _replace_tracking(connection: duckdb.DuckDBPyConnection, result: TrackingRecord) -> None:
     place = {"branch": result.branch, "site": result.site}
-    for name in (*TRACKED, "notes"):
+    for name in TRACKED:
         connection.execute(f"delete from raw.{name} where branch = $branch and site = $site", place)
+    connection.execute("delete from raw.notes where branch = $branch and site = $site and stage = 'tracking'", place)
     tables = load_tables(result)
     if unknown := sorted(tables.keys() - set(TRACKED)):
         raise ValueError(f"{result.path} holds tables that there are no columns for: {', '.join(unknown)}")
@@ -167,6 +169,24 @@ def _replace_records(connection: duckdb.DuckDBPyConnection, inventory: Inventory
     for name, table in tables.items():
         connection.execute(f"delete from raw.{name}")
         insert(connection, name, table)
+    connection.execute("delete from raw.notes where stage = 'saes'")
+    insert(connection, "notes", notes(inventory.saes), stage="saes")
+
+
+def notes(records: Iterable[SaeRecord]) -> pa.Table:
+    """What is to be known of the chains whose SAEs were imported."""
+    chains: dict[tuple[str, str], list[SaeRecord]] = {}
+    for record in records:
+        if record.arm == "chain":
+            chains.setdefault((record.branch, record.site), []).append(record)
+    rows = [
+        (*place, note)
+        for place, chain in chains.items()
+        for note in notes_on_imported([r for r in chain if r.imported], [r.step for r in chain if not r.imported])
+    ]
+    return pa.table(
+        {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(("branch", "site", "note"))}
+    )
 
 
 def checkpoints(records: Iterable[SnapshotRecord]) -> pa.Table:

@@ -107,11 +107,14 @@ create view population as
             from null_rates n join (select site, count(*) as steps from raw.population semi join timeline using (branch) group by site) s using (site)
         ) group by all
     )
-    select p.site, p.step, p.live, p.dead,
+    -- SAEs that were imported need not all be of one size.
+    select p.site, p.step, p.live, coalesce(d.n_latents - p.live, p.dead) as dead,
         coalesce(c.births, 0) as births, coalesce(c.deaths, 0) as deaths, coalesce(c.splits, 0) as splits,
         coalesce(c.merges, 0) as merges, coalesce(c.rotations, 0) as rotations,
         coalesce(e.births, 0) as null_births, coalesce(e.deaths, 0) as null_deaths, coalesce(e.splits, 0) as null_splits,
         coalesce(e.merges, 0) as null_merges, coalesce(e.rotations, 0) as null_rotations,
         p.mean_drift, p.null_drift, p.null_drift_high
-    from raw.population p left join counted c using (site, step) left join expected e using (site) semi join timeline using (branch)
+    from raw.population p left join counted c using (site, step) left join expected e using (site)
+    left join (select branch, site, step, n_latents from raw.saes where arm = 'chain') d using (branch, site, step)
+    semi join timeline using (branch)
     order by p.site, p.step;

@@ -10,6 +10,7 @@ import torch
 
 from dynamics.files import (
     RunDirectory,
+    SaeRecord,
     import_saes,
     import_snapshots,
     load_contexts,
@@ -17,6 +18,7 @@ from dynamics.files import (
     load_sae,
     sae_records,
 )
+from dynamics.files.importing_saes import notes_on_imported
 
 SITE = "blocks.0.mlp"
 X = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [4.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
@@ -46,7 +48,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_chain_is_what_the_files_hold(run: RunDirectory, source: Path) -> None:
-    for step in (0, 10, 99):
+    for step in (0, 10):
         safetensors.torch.save_file(TENSORS, source / f"step_{step:05d}.safetensors", METADATA)
     records = import_saes(source, run, SITE)
     assert records == sae_records(run, SITE, "chain")
@@ -74,10 +76,56 @@ def test_formats_of_other_libraries_wait(run: RunDirectory, source: Path) -> Non
         import_saes(source, run, SITE, format="saelen")
 
 
-def test_steps_without_a_snapshot_are_named(run: RunDirectory, source: Path) -> None:
-    safetensors.torch.save_file(TENSORS, source / "step_5.safetensors", METADATA)
-    with pytest.raises(FileNotFoundError, match=r"no snapshot of .* \(5 to 5\); it has 0, 10: import the snapshots"):
+def write(source: Path, step: int, metadata: dict[str, str] | None = None, **other: torch.Tensor) -> None:
+    safetensors.torch.save_file({**TENSORS, **other}, source / f"step_{step}.safetensors", metadata or METADATA)
+
+
+def test_steps_without_a_snapshot_are_named_and_nothing_is_taken(run: RunDirectory, source: Path) -> None:
+    write(source, 0)
+    write(source, 5)
+    with pytest.raises(
+        FileNotFoundError, match=r"an SAE for step 5, of which the run has no snapshot .* has 0, 10: imp"
+    ):
         import_saes(source, run, SITE)
+    assert sae_records(run, SITE) == []
+
+
+def test_an_architecture_that_changes_is_refused_before_anything_is_taken(run: RunDirectory, source: Path) -> None:
+    write(source, 0)
+    write(source, 10, {"architecture": "topk", "k": "2"})
+    with pytest.raises(
+        ValueError, match=r"step_0\.safetensors is relu and step_10\.safetensors is topk; the SAEs of a"
+    ):
+        import_saes(source, run, SITE)
+    assert sae_records(run, SITE) == []
+
+
+def test_another_sae_at_a_step_is_refused_and_the_same_one_is_not(run: RunDirectory, source: Path) -> None:
+    write(source, 0)
+    assert import_saes(source, run, SITE) == import_saes(source, run, SITE)
+    write(source, 0, b_enc=torch.ones(4))
+    with pytest.raises(FileExistsError, match=r"step_0\.safetensors: another SAE of .* was imported at step 0 before"):
+        import_saes(source, run, SITE)
+    assert torch.equal(load_sae(run, sae_records(run, SITE)[0]).b_enc, TENSORS["b_enc"])
+
+
+def record(step: int, n_latents: int, architecture: str = "topk") -> SaeRecord:
+    facts = {"k": 2, "fvu": 0.1, "l0": 2.0, "dead": 0.0, "imported": True}
+    return SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, **facts)
+
+
+def test_what_must_be_known_of_imported_saes_is_said() -> None:
+    alike = [record(0, 16), record(20, 16)]
+    assert notes_on_imported(alike, []) == []
+    assert notes_on_imported([], [0, 10]) == []
+    [gap] = notes_on_imported(alike, [10])
+    assert gap.startswith("no SAE was imported at step 10: `dynamics analyze` trains one of the same form there")
+    [gaps, sizes] = notes_on_imported([record(0, 16), record(20, 24)], list(range(1, 9)))
+    assert gaps.startswith("no SAE was imported at 8 steps (1, 2, 3, 4, 5, 6, …): ")
+    assert sizes.startswith("the imported SAEs differ in size (n_latents 16 to 24): ")
+    left, fixed = notes_on_imported([record(0, 16, "jump_relu")], [10])
+    assert left == "no SAE was imported at step 10: there is nothing to track there"
+    assert fixed.startswith("jump_relu SAEs cannot be trained further, so there is no null")
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,24 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
+import torch
 
-from dynamics.files import DamagedError, RunDirectory, SaeRecord, load_latents, write_level, write_tracking
+from dynamics.files import (
+    DamagedError,
+    RunDirectory,
+    SaeRecord,
+    SnapshotRecord,
+    load_latents,
+    write_level,
+    write_sae,
+    write_snapshot,
+    write_tracking,
+)
 from dynamics.store import build, connect, database, publish, query
 from dynamics.store.rows import TRACKED
 
 AddStep = Callable[[int], None]
+LATENTS = pa.table({"latent": [0], "density": [0.5], "mean_activation": [1.0], "max_activation": [2.0]})
 
 
 def content(run: RunDirectory) -> dict[str, list[str]]:
@@ -81,6 +93,38 @@ def test_a_new_tracking_takes_the_place_of_the_old(run: RunDirectory, add_step: 
     assert query(run, "select count(*) as n from feature_history").to_pylist() == [{"n": 2 * 4 * 3}]
     notes = query(run, "from notes").to_pylist()
     assert [(row["stage"], row["note"][:15]) for row in notes] == [("tracking", "tracked 4 steps")] * 2
+
+
+def test_chains_of_imported_saes_have_their_notes_once(run: RunDirectory, add_step: AddStep) -> None:
+    def add_imported(step: int, n_latents: int) -> None:
+        facts = {"architecture": "topk", "k": 2, "fvu": 0.1, "l0": 2.0, "dead": 0.0, "imported": True}
+        record = SaeRecord(site="other", arm="chain", step=step, n_latents=n_latents, **facts)
+        write_sae(run, record, {"b_dec": torch.zeros(2)}, LATENTS)
+        write_snapshot(run, SnapshotRecord(site="other", step=step, probe="p"), torch.full((6, 2), float(step)))
+
+    add_step(0)
+    add_imported(0, 3)
+    publish(run)
+    assert query(run, "select stage from notes where site = 'other'").num_rows == 0
+    add_imported(5, 4)
+    add_step(5)
+    publish(run)
+    publish(run)
+    notes = query(run, "select site, stage, note from notes order by site").to_pylist()
+    assert [(row["site"], row["stage"]) for row in notes][-1] == ("other", "saes")
+    assert notes[-1]["note"].startswith("the imported SAEs differ in size (n_latents 3 to 4)")
+    assert len(notes) == 3
+
+
+def test_dead_latents_are_counted_by_the_size_of_each_sae(run: RunDirectory) -> None:
+    for step, n_latents in ((0, 10), (5, 20)):
+        facts = {"architecture": "topk", "k": 2, "fvu": 0.1, "l0": 2.0, "dead": 0.0}
+        record = SaeRecord(site="a", arm="chain", step=step, n_latents=n_latents, **facts)
+        write_snapshot(run, SnapshotRecord(site="a", step=step, probe="p"), torch.full((6, 2), float(step)))
+        write_sae(run, record, {"b_dec": torch.zeros(2)}, LATENTS)
+    write_tracking(run, "a", "inputs", {"population": pa.table({"step": [0, 5], "live": [8, 8], "dead": [2, 2]})}, [])
+    publish(run)
+    assert query(run, "select dead from population").column("dead").to_pylist() == [2, 12]
 
 
 def test_views_join_what_belongs_together(run: RunDirectory, add_step: AddStep) -> None:
