@@ -51,7 +51,8 @@ class Case:
     """Latents of each SAE per feature."""
     k: int = 8
     """Latents that fire on a row: a little more than features are active on it."""
-    architecture: Literal["topk", "relu"] = "topk"
+    sae_steps: int = 1500
+    """Optimiser steps of the first SAE."""
 
     @property
     def schedule(self) -> list[int]:

@@ -60,7 +60,7 @@ def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
         for _ in training(model, case, generator):
             pass
     n_latents = round(case.latents * case.instances * case.features)
-    sae = SaeConfig(n_latents=n_latents, k=case.k, architecture=case.architecture, seed=seed)
+    sae = SaeConfig(n_latents=n_latents, k=case.k, steps=case.sae_steps, seed=seed)
     recorder = Recorder(run, SITE, probe, schedule=at(*case.schedule), work="later", sae=sae, on_error="raise")
     weights: dict[int, NDArray[np.float64]] = {}
     with recorder:
