@@ -68,7 +68,7 @@ def _picture(runs: list[Watched], parts: list[Phase], folder: Path) -> None:
 
 
 def _setting(options: argparse.Namespace, seed: int) -> Setting:
-    given = {name: getattr(options, name) for name in ("steps", "every") if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in ("steps", "per_window") if getattr(options, name) is not None}
     return Setting(seed=seed, **given)
 
 
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1, help="runs with their controls (default 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of the first run (default 0)")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of 6000")
-    parser.add_argument("--every", type=int, help="steps between checkpoints, instead of 150")
+    parser.add_argument("--per-window", type=float, help="checkpoints while the step grows by 1.6 (default 1)")
     parser.add_argument("--pictures", type=Path, default=Path("out/grokking"), help="folder of the picture")
     parser.add_argument("--keep", type=Path, help="keep the runs in this folder, which must not hold them yet")
     return parser

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from dynamics import Recorder, SaeConfig, at
-from studies.grokking.truth import Measures, measured
+from dynamics import Recorder, SaeConfig, at, log_spaced
+from studies.grokking.truth import WINDOW, Measures, measured
 
 SITE = "centred"
 
@@ -25,8 +25,8 @@ class Setting:
     width: int = 128
     hidden: int = 256
     steps: int = 6000
-    every: int = 150
-    """Steps between checkpoints, after eight early ones that are spaced like powers."""
+    per_window: float = 1.0
+    """Checkpoints in a window of equal log-lag, over which the step grows by 1.6."""
     weight_decay: float = 1.0
     seed: int = 0
     latents: int = 64
@@ -36,8 +36,8 @@ class Setting:
     @property
     def schedule(self) -> list[int]:
         """The steps that are looked at."""
-        early = np.geomspace(10, 200, 8).round().astype(int).tolist()
-        return sorted({0, *(s for s in early if s < self.steps), *range(2 * self.every, self.steps + 1, self.every)})
+        spaced = log_spaced(self.per_window * math.log(2) / math.log(WINDOW), first=10) | at(self.steps)
+        return spaced.steps(self.steps)
 
 
 class Adder(nn.Module):

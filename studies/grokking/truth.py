@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 MEMORISED, UNDERSTOOD = 0.99, 0.99
 """Train and test accuracy at which memorisation and clean-up are over."""
+WINDOW = 1.6
+"""Factor between the steps at the two ends of a window of equal log-lag."""
 KEY = 0.1
 """A frequency is a key one if the last logits hold at least this part of the strongest's power in it."""
 
@@ -45,8 +47,8 @@ class Phase:
 
     @property
     def windows(self) -> float:
-        """How many windows of equal log-lag it is long: each ends at 1.6 times its start."""
-        return math.log(self.last / max(self.first, 1)) / math.log(1.6) if self.last > self.first else 0.0
+        """How many windows of equal log-lag it is long: each ends at :data:`WINDOW` times its start."""
+        return math.log(self.last / max(self.first, 1)) / math.log(WINDOW) if self.last > self.first else 0.0
 
 
 @torch.no_grad()
