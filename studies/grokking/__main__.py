@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of 6000")
     parser.add_argument("--per-window", type=float, help="checkpoints while the step grows by 1.6 (default 1)")
     parser.add_argument("--pictures", type=Path, default=Path("out/grokking"), help="folder of the picture")
-    parser.add_argument("--keep", type=Path, help="keep the runs in this folder, which must not hold them yet")
+    parser.add_argument(
+        "--keep", type=Path, help="keep the runs in this folder; those that are there are only analysed again"
+    )
     return parser
 
 

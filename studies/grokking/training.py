@@ -68,7 +68,10 @@ class Centred(nn.Module):
 
 
 def record(setting: Setting, run: Path) -> dict[int, Measures]:
-    """Trains a network under the recorder; what is measured of it without autoencoders, by step."""
+    """Trains a network under the recorder; what is measured of it without autoencoders, by step.
+
+    A run that is there already is not recorded again.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
         model = Adder(setting)
@@ -76,9 +79,11 @@ def record(setting: Setting, run: Path) -> dict[int, Measures]:
     sae = SaeConfig(n_latents=setting.latents, k=setting.k, steps=setting.sae_steps, seed=setting.seed)
     recorder = Recorder(run, SITE, pairs, schedule=at(*setting.schedule), sae=sae, work="later", on_error="raise")
     found: dict[int, Measures] = {}
+    looked_at = set(setting.schedule)
     with recorder:
         for step, loss in training(model, setting, pairs[learned]):
-            if recorder.step(model, step, loss=loss):
+            recorder.step(model, step, loss=loss)
+            if step in looked_at:
                 found[step] = measured(model, pairs, learned)
     return found
 

@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", type=Path, default=Path("out/superposition"), help="folder of the pictures")
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help=f"{name}, instead of the case's")
-    parser.add_argument("--keep", type=Path, help="keep the runs in this folder, which must not hold them yet")
+    parser.add_argument(
+        "--keep", type=Path, help="keep the runs in this folder; those that are there are only analysed again"
+    )
     return parser
 
 

@@ -52,7 +52,10 @@ class Site(nn.Module):
 
 
 def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
-    """Trains the networks under the recorder; W [instances, hidden, features] at every checkpoint."""
+    """Trains the networks under the recorder; W [instances, hidden, features] at every checkpoint.
+
+    A run that is there already is not recorded again.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = Toy(case, generator)
     probe = probe_inputs(case, seed)
@@ -63,9 +66,11 @@ def record(case: Case, seed: int, run: Path) -> dict[int, NDArray[np.float64]]:
     sae = SaeConfig(n_latents=n_latents, k=case.k, steps=case.sae_steps, seed=seed)
     recorder = Recorder(run, SITE, probe, schedule=at(*case.schedule), work="later", sae=sae, on_error="raise")
     weights: dict[int, NDArray[np.float64]] = {}
+    looked_at = set(case.schedule)
     with recorder:
         for step, loss in _standing(case) if case.frozen else training(model, case, generator):
-            if recorder.step(model, step, loss=loss):
+            recorder.step(model, step, loss=loss)
+            if step in looked_at:
                 weights[step] = model.W.detach().double().numpy().copy()
     return weights
 
