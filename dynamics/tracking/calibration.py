@@ -5,44 +5,62 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-TAIL_SHARE = 0.05
-"""Largest null scores that the tail is fitted to."""
-TAIL_LEAST = 6
-"""Fewest scores above 0 that a tail is fitted to; with fewer, p is counted only."""
-TAIL_WEIGHT = 20
-"""A tail is never taken to be known better than from this many scores, however many there are."""
+TAIL = 20
+"""Largest null scores that a tail is fitted to; with fewer scores above 0, p is counted only."""
 NEVER_BELOW = 0.02
 """How far below one over the number of null candidates a fitted tail may go: an extrapolation of 50 times, no more."""
 
+Scores = Float[np.ndarray, " n"]
 
-def p_values(observed: Float[np.ndarray, " n"], null: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+
+def p_values(observed: Scores, null: Float[np.ndarray, " m"], kindred: Float[np.ndarray, " o"] | None = None) -> Scores:
     """Chance that a null candidate scores at least as high.
 
     Counted, p = (1 + null at least as high) / (1 + null), where the null reaches; beyond it by an exponential tail
-    fitted to its upper twentieth, and never more than 50 times past counting. The tail is the predictive distribution
+    fitted to its 20 largest scores, and never more than 50 times past counting. The tail is the predictive distribution
     of one more score, (1 + x / S)^-n for n excesses that sum up to S, so few scores give a heavy one. 1 everywhere
     without a null.
+
+    Args:
+        observed: scores to be judged.
+        null: what the null candidates of the same kind score; 0 where the detector would claim nothing.
+        kindred: null scores of other kinds in the same unit. Where too few of ``null`` are above 0 for a tail of their
+            own, how often they are is counted among them, and how high they reach is taken from all of these.
     """
-    ordered = np.sort(null[np.isfinite(null)])
-    n = len(ordered)
+    null = null[np.isfinite(null)]
+    n = len(null)
     if n == 0:
         return np.ones(len(observed))
-    counted = (1 + n - np.searchsorted(ordered, observed, side="left")) / (1 + n)
-    size = min(max(int(TAIL_SHARE * n), TAIL_LEAST), int(np.sum(ordered > 0)))
-    if size < TAIL_LEAST or ordered[-1] <= ordered[-size]:
-        return np.asarray(counted)
-    threshold, excess = ordered[-size], ordered[-size:] - ordered[-size]
-    weight = min(size - 1, TAIL_WEIGHT)
-    total = max(excess.sum() * weight / (size - 1), 1e-12)
-    fitted = size / n * (1 + np.maximum(observed - threshold, 0) / total) ** -weight
+    counted = _counted(observed, null)
+    claimed = null[null > 0]
+    if len(claimed) >= TAIL:
+        fitted = len(claimed) / n * _survival(observed, claimed)
+    elif kindred is not None and np.sum(kindred > 0) >= TAIL:
+        fitted = (1 + len(claimed)) / (1 + n) * _survival(observed, kindred[kindred > 0])
+    else:
+        return counted
     fitted = np.clip(fitted, NEVER_BELOW / (1 + n), counted)
-    return np.asarray(np.where(observed > ordered[-1], fitted, counted))
+    return np.asarray(np.where(observed > null.max(), fitted, counted))
 
 
-def smallest_p(null: Float[np.ndarray, " m"]) -> float:
+def _counted(observed: Scores, null: Float[np.ndarray, " m"]) -> Scores:
+    return np.asarray((1 + len(null) - np.searchsorted(np.sort(null), observed, side="left")) / (1 + len(null)))
+
+
+def _survival(observed: Scores, scores: Float[np.ndarray, " m"]) -> Scores:
+    """Chance that one more of ``scores`` is at least as high: counted, and by the tail of the largest beyond them."""
+    largest = np.sort(scores)[-TAIL:]
+    threshold, total = largest[0], (largest - largest[0]).sum()
+    counted = _counted(observed, scores)
+    if total <= 0:
+        return counted
+    tail = TAIL / len(scores) * (1 + np.maximum(observed - threshold, 0) / total) ** -(TAIL - 1)
+    return np.asarray(np.where(observed > largest[-1], np.minimum(tail, counted), counted))
+
+
+def smallest_p(null: Float[np.ndarray, " m"], kindred: Float[np.ndarray, " o"] | None = None) -> float:
     """The smallest p-value that this null can give."""
-    n = int(np.isfinite(null).sum())
-    return float(p_values(np.array([np.inf]), null)[0]) if n else 1.0
+    return float(p_values(np.array([np.inf]), null, kindred)[0])
 
 
 def q_values(p: Float[np.ndarray, " n"], tests: int) -> Float[np.ndarray, " n"]:

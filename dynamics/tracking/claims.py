@@ -15,7 +15,8 @@ from dynamics.tracking.following import Followed
 from dynamics.tracking.timeline import Timeline
 from dynamics.tracking.turning import Turns, sudden, turns
 
-KINDS = ("birth", "death", "split", "merge", "rotation", "drift")
+CORE = ("birth", "death", "split", "merge")
+KINDS = (*CORE, "rotation", "drift")
 LOOK_BACK = 3
 """Checkpoints before a latent's first sight at which its parent is looked for."""
 
@@ -102,14 +103,14 @@ def families(timeline: Timeline) -> list[Family]:
 
 
 def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " _"]]:
-    """The best division score of every live latent as a child; 0 for those that are in no family."""
+    """The best division score of every live latent as a second child; 0 for all others. A family counts once."""
     best = {k: np.zeros(len(timeline.track_of(k))) for k in range(1, len(timeline))}
     lasting = {k: timeline.lasting_starts(k) for k in best}
     for family in found:
         if not any(lasting[family.latter][child] for child in family.division.children):
             continue
-        for child in family.division.children[:2]:
-            best[family.latter][child] = max(best[family.latter][child], family.division.score)
+        child = family.division.children[1]
+        best[family.latter][child] = max(best[family.latter][child], family.division.score)
     return best
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from dynamics.tracking.calibration import p_values, q_values, smallest_p
-from dynamics.tracking.claims import KINDS, Claims, Family, Units
+from dynamics.tracking.claims import CORE, KINDS, Claims, Family, Units
 from dynamics.tracking.following import Followed
 from dynamics.tracking.lineage import Edge, tracks_from
 from dynamics.tracking.timeline import Timeline
@@ -70,20 +70,31 @@ class Calibration:
             return events
         kind = events[0].kind
         events = [replace(e, reason=e.reason or (WEAK if e.score < TOLD else None)) for e in events]
-        p = p_values(np.array([e.score for e in events]), self.null[kind])
+        p = self.p_values(kind, np.array([e.score for e in events]))
         open_ = np.array([e.reason is None for e in events])
         q = np.ones(len(events))
         q[open_] = q_values(p[open_], self.tests[kind])
         q[~open_] = np.minimum(1, p[~open_] * max(self.tests[kind], 1))
         return [replace(e, p_value=float(a), q_value=float(b)) for e, a, b in zip(events, p, q, strict=True)]
 
+    def p_values(self, kind: str, scores: np.ndarray) -> np.ndarray:
+        """Chance that a null candidate of a kind scores at least as high."""
+        return p_values(scores, self.null[kind], self._kindred(kind))
+
+    def _kindred(self, kind: str) -> np.ndarray | None:
+        """Births, deaths, splits and merges are all scored in units of what the presence or cosine cannot tell."""
+        return np.concatenate([self.null[k] for k in CORE]) if kind in CORE else None
+
+    def _smallest_p(self, kind: str) -> float:
+        return smallest_p(self.null[kind], self._kindred(kind))
+
     def smallest_number(self, kind: str, level: float) -> int:
         """How many events of a kind, all as clear as can be, it takes to reach q ≤ ``level``."""
-        return max(1, math.ceil(smallest_p(self.null[kind]) * self.tests[kind] / level))
+        return max(1, math.ceil(self._smallest_p(kind) * self.tests[kind] / level))
 
     def smallest_q(self, kind: str) -> float:
         """The smallest q-value that a single event of a kind could have."""
-        return min(1.0, smallest_p(self.null[kind]) * max(self.tests[kind], 1))
+        return min(1.0, self._smallest_p(kind) * max(self.tests[kind], 1))
 
 
 def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[Event]:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from dynamics.tracking.calibration import p_values
 from dynamics.tracking.checkpoint import Checkpoint
 from dynamics.tracking.claims import KINDS, Claims
 from dynamics.tracking.events import ACCEPT, Calibration, Event, Place
@@ -112,7 +111,7 @@ def _null_rows(
 ) -> Iterator[tuple[object, ...]]:
     units, series = claims.units(kind), claims.forward.carrying.series
     above = np.flatnonzero(units.score > 0)
-    p = p_values(units.score[above], calibration.null[kind])
+    p = calibration.p_values(kind, units.score[above])
     for n, p_value in zip(above, p, strict=True):
         checkpoint = series[int(units.checkpoint[n])]
         latent = [int(checkpoint.latents[units.position[n]])]

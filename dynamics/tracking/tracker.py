@@ -10,7 +10,6 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from dynamics.tracking import tables
-from dynamics.tracking.calibration import p_values
 from dynamics.tracking.carrying import Carrying
 from dynamics.tracking.checkpoint import Series
 from dynamics.tracking.claims import KINDS, Claims, Units, claims
@@ -118,7 +117,7 @@ def _events(followed: Followed, nulls: list[Claims]) -> tuple[Followed, Claims, 
     deaths = calibration.judged(beginning_events("death", found, _explained(followed, accepted, births=False)))
 
     def tested(kind: str, units: Units) -> np.ndarray:
-        return p_values(units.score, calibration.null[kind])
+        return calibration.p_values(kind, units.score)
 
     rotations = calibration.judged(rotation_events(found, lambda units: tested("rotation", units)))
     drifts = calibration.judged(drift_events(found, rotations, lambda units: tested("drift", units)))

@@ -67,6 +67,30 @@ def test_a_tail_goes_past_counting() -> None:
     assert np.exp(-8.5) / 4 < p < 4 * np.exp(-8.5) < 1 / 1001
 
 
+def test_a_kind_that_hardly_ever_claims_takes_its_tail_from_its_kindred() -> None:
+    """How often it claims is its own, how high a claim reaches is theirs."""
+    rng = np.random.default_rng(0)
+    own, kindred = np.zeros(1000), rng.exponential(size=200)
+    own[:3] = [0.1, 0.2, 0.3]
+    p = p_values(np.array([0.2, 3.0, 4.0]), own, kindred)
+    assert p[0] == 3 / 1001
+    assert p[1] == pytest.approx(4 / 1001 * np.exp(-3), rel=0.5)
+    assert p[2] < p[1]
+    assert smallest_p(own, kindred) == NEVER_BELOW / 1001 < smallest_p(own)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_events_of_a_rare_kind_are_as_rare_as_they_say(seed: int) -> None:
+    """Claims come with probability 0.004 and reach as high as those of the kindred do."""
+    rng, level = np.random.default_rng(seed), 2e-4
+
+    def rare(n: int) -> np.ndarray:
+        return np.where(rng.random(n) < 0.004, np.abs(rng.standard_normal(n)), 0.0)
+
+    below = [np.mean(p_values(rare(3000), rare(1000), np.abs(rng.standard_normal(100))) <= level) for _ in range(100)]
+    assert np.mean(below) < 1.5 * level
+
+
 @pytest.mark.parametrize("n", [1, 100, 2000])
 @pytest.mark.parametrize("same", [0.0, 1.0])
 def test_a_null_that_never_varies_is_counted(n: int, same: float) -> None:
