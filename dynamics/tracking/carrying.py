@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from dynamics.tracking.carried import Carried, Carrier
 from dynamics.tracking.checkpoint import Series
 from dynamics.tracking.procrustes import procrustes
-from dynamics.tracking.similarity import Pairs, candidate_pairs
+from dynamics.tracking.similarity import PER_LATENT, Pairs, candidate_pairs
 
 MEMORY = 5e8
-"""Bytes of carried directions kept, beyond the two dozen newest."""
+"""Bytes of carried directions kept, beyond the two dozen newest; likewise of carriers and of pairs."""
 
 V = TypeVar("V")
 
@@ -48,10 +48,11 @@ class Carrying:
     def __init__(self, series: Series, sequence: Int[np.ndarray, " rows"]) -> None:
         self.series, self.sequence = series, sequence
         self._half = halves(sequence)
-        largest = max((checkpoint.decoder.nbytes for checkpoint in series), default=1)
-        self._carriers: Kept[Carrier] = Kept(12)
-        self._carried: Kept[Carried] = Kept(max(24, int(MEMORY / (2 * largest + 1))))
-        self._pairs: Kept[Pairs] = Kept(48)
+        sizes = [(c.n_live, c.decoder.nbytes, c.codes.nnz) for c in series] or [(0, 0, 0)]
+        live, decoder, codes = (max(column) for column in zip(*sizes, strict=True))
+        self._carriers: Kept[Carrier] = Kept(_number(12, 8 * live**2 + 16 * codes))
+        self._carried: Kept[Carried] = Kept(_number(24, 2 * decoder))
+        self._pairs: Kept[Pairs] = Kept(_number(48, 6 * 8 * 4 * PER_LATENT * live))
         self._rotations: Kept[Float[np.ndarray, "d_in d_in"]] = Kept(64)
 
     def carried(self, source: int, target: int) -> Carried:
@@ -72,6 +73,11 @@ class Carrying:
     def _carry(self, source: int, target: int) -> Carried:
         carrier = self._carriers.get_or_make(source, lambda: Carrier(self.series[source], self._half))
         return carrier.to(self.series[target].activations)
+
+
+def _number(least: int, size: int) -> int:
+    """How many results of ``size`` bytes are kept."""
+    return max(least, int(MEMORY / (size + 1)))
 
 
 def halves(sequence: Int[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
