@@ -59,5 +59,6 @@ def _births(axis: StepAxis, run: Any, *, labels: bool) -> Any:
     rows = [{"step": step, "births": n} for (kind, step), n in sorted(published(run).items()) if kind == "birth"]
     bars = alt.Chart(values(rows)).mark_bar(color=KINDS["birth"], width=max(2.0, axis.bar() / 2))
     most = max([1, *(row["births"] for row in rows)])
-    y = alt.Y("births:Q", title="births", scale=alt.Scale(domain=[0, most]), axis=alt.Axis(tickCount=3, format="d"))
+    ticks = alt.Axis(values=sorted({0, most // 2, most}), format="d")
+    y = alt.Y("births:Q", title="births", scale=alt.Scale(domain=[0, most]), axis=ticks)
     return bars.encode(x=axis.x(labels=labels), y=y).properties(width=WIDTH, height=70)

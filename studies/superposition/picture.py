@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import FAINT, KINDS, WIDTH, finished, values
+from dynamics.charts.theme import FAINT, GRID, INK, KINDS, WIDTH, finished, values
 from studies.planted.truth import CORE_KINDS
 from studies.superposition.runs import Watched
 from studies.superposition.truth import joined, lengths, pair_cosines
@@ -38,11 +38,11 @@ def _curves(axis: StepAxis, steps: list[int], curves: np.ndarray, title: str) ->
         for i, step in enumerate(steps)
         for curve in range(curves.shape[1])
     ]
-    base = alt.Chart(values(rows)).mark_line(strokeWidth=0.9, opacity=0.55)
+    base = alt.Chart(values(rows)).mark_line(strokeWidth=0.9, opacity=0.5, color=INK)
     drawn = base.encode(
         x=axis.x(labels=False),
         y=alt.Y("value:Q", title=title),
-        color=alt.Color("curve:N", legend=None, scale=alt.Scale(scheme="tableau20")),
+        detail="curve:N",
     )
     return drawn.properties(width=WIDTH, height=190)
 
@@ -62,8 +62,13 @@ def _events(axis: StepAxis, outcome: Watched) -> Any:
     base = alt.Chart(values(rows)).mark_point(filled=True, opacity=0.85)
     drawn = base.encode(
         x=axis.x(),
-        y=alt.Y("lane:N", title=None, scale=alt.Scale(domain=lanes), axis=alt.Axis(grid=True, gridColor=FAINT)),
-        size=alt.Size("events:Q", scale=alt.Scale(domain=[1, largest], range=[30, 260]), title="events"),
+        y=alt.Y("lane:N", title=None, scale=alt.Scale(domain=lanes), axis=alt.Axis(grid=True, gridColor=GRID)),
+        size=alt.Size(
+            "events:Q",
+            scale=alt.Scale(domain=[1, largest], range=[30, 260]),
+            title="events",
+            legend=alt.Legend(symbolFillColor=FAINT, format="d"),
+        ),
         color=alt.Color("kind:N", scale=colour, legend=None),
     )
     return drawn.properties(width=WIDTH, height=max(40, 26 * len(lanes)))
