@@ -60,10 +60,13 @@ class Watched:
         return np.asarray(load_file(self.run.path / self._paths[self.steps[i]])["activations"])
 
     def oracle(self, i: int) -> Dictionary:
-        """The perfect dictionary at checkpoint i."""
-        state = truth.carried(self.case, self.weights)[i]
-        inputs = probe_inputs(self.case, self.seed).double().numpy()
-        return truth.perfect(self.case, state, self.weights[self.steps[i]], inputs)
+        """The perfect dictionary at checkpoint i, without pairs that are just parting or joining.
+
+        A latent that is no feature there is scored as what its track is at the nearest checkpoint on the same side.
+        """
+        W = self.weights[self.steps[i]]
+        state = truth.carried(self.case, self.weights)[i] - truth.between(self.case, W)
+        return truth.perfect(self.case, state, W, probe_inputs(self.case, self.seed).double().numpy())
 
     @cached_property
     def assignments(self) -> Assignments:

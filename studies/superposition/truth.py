@@ -108,6 +108,16 @@ def _happened(case: Case, i: int, before: set[int], now: set[int]) -> list[Event
     return [*found, *births, *(Event("death", i, (f,), (), "death") for f in sorted(gone))]
 
 
+def between(case: Case, W: NDArray[np.float64]) -> set[int]:
+    """Features of pairs that are just parting or joining: no latent shows clearly whether they are one or two."""
+    if not case.paired:
+        return set()
+    [cosines] = pair_cosines(joined(W)[None])
+    unsure = np.flatnonzero((cosines > SURELY_TWO) & (cosines < SURELY_ONE)).tolist()
+    single = case.instances * case.features
+    return {feature for pair in unsure for feature in (2 * pair, 2 * pair + 1, single + pair)}
+
+
 def perfect(case: Case, state: set[int], W: NDArray[np.float64], inputs: NDArray[np.float64]) -> Dictionary:
     """The dictionary that a perfect SAE would have at a checkpoint.
 
