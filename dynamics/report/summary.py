@@ -36,14 +36,7 @@ WINDOWS = "select site, from_step, to_step, p_value from transitions order by si
 NOTES = """
 select distinct site, stage, note from notes where note not like 'a single % cannot reach%' order by site, stage, note
 """
-RESOLUTION = """
-with told as (
-    select site, regexp_extract(note, 'a single ([a-z]+)', 1) as kind,
-        max(try_cast(regexp_extract(note, 'it takes ([0-9]+) at once', 1) as bigint)) as needed
-    from notes where note like 'a single % cannot reach%' group by all
-)
-select site, kind, smallest_q, needed from resolution left join told using (site, kind) order by site, kind
-"""
+RESOLUTION = "select site, kind, smallest_q, needed from resolution order by site, kind"
 CENSORED = """
 select count(*) as tracks, count(*) filter (where left_censored) as early,
     count(*) filter (where right_censored) as late
@@ -205,10 +198,8 @@ def _alone(rows: list[Row], level: float) -> str:
 
 
 def _needed(row: Row, level: float) -> str:
-    """Equally clear events that reach the level together; the tracker's count is for its own level, 0.1."""
-    if row["smallest_q"] < 1:
-        return f"{math.ceil(row['smallest_q'] / level - 1e-9):,}"
-    return f"{row['needed']:,}" if row["needed"] and level == 0.1 else f"more than {math.floor(1 / level):,}"
+    """Equally clear events that reach the level together."""
+    return f"more than {math.floor(1 / level):,}" if row["needed"] is None else f"{row['needed']:,}"
 
 
 def _noise(totals: list[Row]) -> list[str]:
