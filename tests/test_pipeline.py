@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -18,8 +19,9 @@ from dynamics.files.atomic import lock
 from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
 from dynamics.files.saes import SaeRecord, latents_table, load_contexts, load_latents, load_sae, sae_records, write_sae
+from dynamics.files.settings import write_settings
 from dynamics.files.snapshots import snapshots
-from dynamics.pipeline import execution, failures
+from dynamics.pipeline import execution, failures, fits
 from dynamics.pipeline.execution import attempt
 from dynamics.pipeline.failures import given_up
 from dynamics.pipeline.geometry import geometry
@@ -28,7 +30,7 @@ from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
 from dynamics.pipeline.status import site_statuses
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.training import initial
-from tests.small_runs import D_IN, FEATURES, MakeRun, activations, add_snapshot
+from tests.small_runs import D_IN, FEATURES, SMALL, MakeRun, activations, add_snapshot
 
 SITE = "blocks.0"
 
@@ -147,6 +149,23 @@ def test_imported_saes_that_cannot_be_trained_have_no_null_and_that_is_no_error(
         "the imported SAEs are jump_relu, which can be used but not trained"
     }
     assert {job.kind for job in given_up(run)} == {"null", "seed"}
+
+
+def test_an_sae_of_settings_that_were_changed_meanwhile_is_not_kept(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job, real = make_run(1), Job("chain", SITE, 0), fits.fit_independent
+
+    def slow(*given: Any) -> Any:
+        write_settings(run, replace(SMALL, k=3))
+        return real(*given)
+
+    with monkeypatch.context() as changing:
+        changing.setattr(fits, "fit_independent", slow)
+        assert attempt(run, job) == "failed"
+    assert sae_records(run, SITE) == []
+    assert attempt(run, job) == "done"
+    assert sae_records(run, SITE)[0].k == 3
 
 
 def test_while_training_goes_on_tracking_waits_for_a_quarter_more(make_run: MakeRun) -> None:

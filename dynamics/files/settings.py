@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
+
 from dynamics.files.atomic import lock, write_json
 from dynamics.files.commits import DamagedError
 from dynamics.files.layout import RunDirectory
+from dynamics.files.saes import sae_records
 from dynamics.sae.config import SaeConfig
 
 LEVEL = 0.1
@@ -17,18 +22,18 @@ LEVEL = 0.1
 
 
 def write_settings(run: RunDirectory, config: SaeConfig) -> None:
-    """Write the SAE settings of a run, once.
+    """Write the SAE settings of a run; they can be changed until the first SAE is trained with them.
 
     Raises:
-        ValueError: if the run has others, naming each difference.
+        ValueError: if the run has others and SAEs that were trained with them, naming each difference.
     """
-    with lock(run.locks / "settings.lock"):
+    with _held(run):
         known = load_settings(run)
-        if known is None:
+        if known == config:
+            return
+        if known is None or not _trained(run):
             write_json(run.path / "settings.json", asdict(config))
             return
-    if known == config:
-        return
     old, new = asdict(known), asdict(config)
     differences = ", ".join(
         f"{name} is {_named(old[name])}, given {_named(new[name])}" for name in old if old[name] != new[name]
@@ -36,6 +41,28 @@ def write_settings(run: RunDirectory, config: SaeConfig) -> None:
     raise ValueError(
         f"the run has other SAE settings: {differences}; leave them out to go on, or use another run directory"
     )
+
+
+def _held(run: RunDirectory) -> BaseFileLock:
+    return lock(run.locks / "settings.lock")
+
+
+def _trained(run: RunDirectory) -> bool:
+    places = [(site, branch) for branch in run.branches() for site in run.sites(branch)]
+    return any(not record.imported for site, branch in places for record in sae_records(run, site, branch=branch))
+
+
+@contextmanager
+def unchanged_settings(run: RunDirectory, config: SaeConfig) -> Iterator[None]:
+    """Holds the settings while an SAE that was trained with them is committed.
+
+    Raises:
+        RuntimeError: if they were changed since.
+    """
+    with _held(run):
+        if load_settings(run) != config:
+            raise RuntimeError("the SAE settings of the run were changed meanwhile")
+        yield
 
 
 def _named(value: object) -> str:

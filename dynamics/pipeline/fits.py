@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, write_sae
+from dynamics.files.settings import unchanged_settings
 from dynamics.files.snapshots import load_activations
 from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.inputs import Unusable, held_out, seeded, settings, usable_activations
@@ -32,7 +33,8 @@ def fit_chain(run: RunDirectory, state: SiteState, step: int) -> None:
     Raises:
         Unusable: if no SAE can be trained on the snapshot.
     """
-    x, rows, config = _inputs(run, state, step)
+    chosen = settings(run)
+    x, rows, config = _inputs(run, state, step, chosen)
     generator = seeded(config, state.branch, state.site, "chain", step)
     before = [record for record in state.chain if record.step < step]
     if before:
@@ -41,7 +43,7 @@ def fit_chain(run: RunDirectory, state: SiteState, step: int) -> None:
         shape = geometry(x, previous)
     else:
         fit, shape = fit_independent(x, rows, config, generator), geometry(x)
-    _write(run, state, ("chain", step, 0), fit, x, shape)
+    _write(run, state, ("chain", step, 0), fit, x, chosen, shape)
 
 
 def _continued(run: RunDirectory, last: SaeRecord, previous: Activations, given: Given) -> Fit:
@@ -54,35 +56,38 @@ def _continued(run: RunDirectory, last: SaeRecord, previous: Activations, given:
 
 def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
     """A short chain over surrogate snapshots, in which nothing happened by construction."""
-    start, *rest = null_span(state, seed)
-    before, rows, config = _inputs(run, state, start.step)
+    chosen, (start, *rest) = settings(run), null_span(state, seed)
+    before, rows, config = _inputs(run, state, start.step, chosen)
     sae = load_sae(run, start)
     for record, x in zip(rest, null_snapshots(run, state, seed), strict=True):
         generator = seeded(config, state.branch, state.site, "null", seed, record.step)
         fit = fit_next(sae, Scaling.of(before), x, rows, config, generator)
-        _write(run, state, ("null", record.step, seed), fit, x)
+        _write(run, state, ("null", record.step, seed), fit, x, chosen)
         sae, before = fit.sae, x
 
 
 def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:
     """An independent restart on the whole budget."""
-    x, rows, config = _inputs(run, state, step)
+    chosen = settings(run)
+    x, rows, config = _inputs(run, state, step, chosen)
     fit = fit_independent(x, rows, config, seeded(config, state.branch, state.site, "seed", step))
-    _write(run, state, ("seed", step, 0), fit, x)
+    _write(run, state, ("seed", step, 0), fit, x, chosen)
 
 
-def _inputs(run: RunDirectory, state: SiteState, step: int) -> tuple[Activations, HeldOut, SaeConfig]:
-    snapshot, config = state.snapshot(step), _settings(run, state, step)
+def _inputs(
+    run: RunDirectory, state: SiteState, step: int, chosen: SaeConfig
+) -> tuple[Activations, HeldOut, SaeConfig]:
+    snapshot, config = state.snapshot(step), _formed(chosen, state, step)
     return usable_activations(run, snapshot), held_out(run, snapshot, config), config
 
 
-def _settings(run: RunDirectory, state: SiteState, step: int) -> SaeConfig:
-    """Those of the run; where SAEs were imported, for an SAE of the form of the last one up to the step.
+def _formed(config: SaeConfig, state: SiteState, step: int) -> SaeConfig:
+    """The settings of the run; where SAEs were imported, for one of the form of the last one up to the step.
 
     Raises:
         Unusable: if that form cannot be trained.
     """
-    config, imported = settings(run), [record for record in state.chain if record.imported]
+    imported = [record for record in state.chain if record.imported]
     if not imported:
         return config
     form = next((record for record in reversed(imported) if record.step <= step), imported[0])
@@ -97,9 +102,14 @@ def _write(
     identity: tuple[str, int, int],
     fit: Fit,
     x: Float[Tensor, "rows d_in"],
+    chosen: SaeConfig,
     shape: dict[str, float] | None = None,
 ) -> None:
-    """Commits an SAE as (arm, step, seed), with the statistics of its latents on all of the probe."""
+    """Commits an SAE as (arm, step, seed), with the statistics of its latents on all of the probe.
+
+    Raises:
+        RuntimeError: if the settings of the run are no longer the chosen ones.
+    """
     arm, step, seed = identity
     record = SaeRecord(
         branch=state.branch,
@@ -117,4 +127,5 @@ def _write(
     )
     codes = fit.sae.encode_sparse(x)
     contexts = contexts_table(codes) if arm == "chain" else None
-    write_sae(run, record, fit.sae.tensors(), latents_table(codes), contexts)
+    with unchanged_settings(run, chosen):
+        write_sae(run, record, fit.sae.tensors(), latents_table(codes), contexts)
