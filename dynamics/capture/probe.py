@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dynamics.answers import counted
 from dynamics.capture.batches import content_digest, count_examples, frozen_batches, leaves
 from dynamics.capture.rows import Layout, row_mask, row_text
 
@@ -141,7 +142,7 @@ def _require_finite(batches: Sequence[Any]) -> None:
                 broken = int((~torch.isfinite(leaf)).sum())
                 where = f" {path[1:]!r}" if path else ""
                 raise ValueError(
-                    f"the probe's input{where} has {broken} values that are NaN or infinite; leave them out"
+                    f"the probe's input{where} has {counted(broken, 'value')} of NaN or infinity; leave such inputs out"
                 )
 
 
@@ -156,7 +157,8 @@ def _mask(mask: Any, batches: Sequence[Any], n_examples: int) -> np.ndarray | No
         raise ValueError("a mask is true or false, 1 or 0; got other values")
     if kept.ndim not in (1, 2) or len(kept) != n_examples:
         raise ValueError(
-            f"mask must be [examples] or [examples, positions] for {n_examples} examples, got shape {list(kept.shape)}"
+            f"mask must be [examples] or [examples, positions] for {counted(n_examples, 'example')}, "
+            f"got shape {list(kept.shape)}"
         )
     if not kept.any():
         raise ValueError("the mask leaves no row of the probe: it must be true where a position counts")

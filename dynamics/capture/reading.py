@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dynamics.answers import counted
 from dynamics.capture.batches import count_examples, first_tensor, map_tensors
 from dynamics.capture.guard import undisturbed
 from dynamics.capture.probe import Probe
@@ -110,15 +111,17 @@ def _placement(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _outputs(modules: Mapping[str, nn.Module], dtype: torch.dtype) -> Iterator[dict[str, list[Tensor | str]]]:
-    """Hooks the modules and collects what each puts out: copies of tensors, or the name of a type that holds none."""
+    """Hooks the modules and collects what each puts out: copies of tensors, or in words what is no use."""
     found: dict[str, list[Tensor | str]] = {site: [] for site in modules}
 
     def hook_of(site: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
+            if tensor is None or tensor.is_complex():
+                found[site].append(f"no tensor but a {type(output).__name__}" if tensor is None else "complex numbers")
+                return
             # A copy at once: the next module may write into it, and a view would keep the whole output alive.
-            copied = None if tensor is None else tensor.detach().to("cpu", dtype, copy=True)
-            found[site].append(type(output).__name__ if copied is None else copied)
+            found[site].append(tensor.detach().to("cpu", dtype, copy=True))
 
         return hook
 
@@ -139,11 +142,11 @@ def _only_output(site: str, outputs: Sequence[Tensor | str], examples: int) -> T
         )
     output = outputs[0]
     if isinstance(output, str):
-        raise ValueError(f"site {site!r} puts out no tensor but a {output}; name a module inside or below it")
+        raise ValueError(f"site {site!r} puts out {output}; name a module inside, below or after it")
     if output.ndim not in (2, 3, 4) or len(output) != examples:
         raise ValueError(
-            f"site {site!r} puts out shape {list(output.shape)} for {examples} examples; wanted are [example, d_in], "
-            "[example, position, d_in] or [example, d_in, height, width]"
+            f"site {site!r} puts out shape {list(output.shape)} for {counted(examples, 'example')}; wanted are "
+            "[example, d_in], [example, position, d_in] or [example, d_in, height, width]"
         )
     return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.answers import counted
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -27,7 +29,9 @@ class Layout:
             kept &= mask[:, None]
         elif mask is not None and positions is not None:
             if mask.shape[1] != positions:
-                raise ValueError(f"the mask has {mask.shape[1]} positions per example, the output has {positions}")
+                raise ValueError(
+                    f"the mask has {counted(mask.shape[1], 'position')} per example, the output has {positions}"
+                )
             kept &= mask
         return cls(kept, positions)
 
@@ -41,8 +45,9 @@ class Layout:
         return example.astype(np.int64), position.astype(np.int64)
 
     def __str__(self) -> str:
-        examples = f"{len(self.kept)} examples"
-        return f"{self.n_rows} rows ({examples}" + (f" of {self.positions} positions)" if self.positions else ")")
+        examples = counted(len(self.kept), "example")
+        each = f" of {counted(self.positions, 'position')}" if self.positions else ""
+        return f"{counted(self.n_rows, 'row')} ({examples}{each})"
 
 
 def row_mask(name: str, values: np.ndarray, layout: Layout) -> np.ndarray:
@@ -86,20 +91,26 @@ def _flat_text(text: Sequence[str], layout: Layout) -> list[str]:
         return list(text)
     if len(text) == examples * positions:
         return _kept([text[i * positions : (i + 1) * positions] for i in range(examples)], layout)
-    raise ValueError(f"text has {len(text)} entries, but the probe has {layout}")
+    raise ValueError(f"text has {_entries(text)}, but the probe has {layout}")
 
 
 def _nested_text(text: Sequence[Sequence[str]], layout: Layout) -> list[str]:
     if len(text) != len(layout.kept):
-        raise ValueError(f"text has {len(text)} entries, but the probe has {layout}")
+        raise ValueError(f"text has {_entries(text)}, but the probe has {layout}")
     if layout.positions is None:
         return _kept([["".join(entry)] for entry in text], layout)
     found: list[str] = []
     for example, (entry, kept) in enumerate(zip(text, layout.kept, strict=True)):
         if len(entry) not in (kept.size, kept.sum()):
-            raise ValueError(f"text of example {example} has {len(entry)} entries, but it has {kept.sum()} rows")
+            raise ValueError(
+                f"text of example {example} has {_entries(entry)}, but it has {counted(int(kept.sum()), 'row')}"
+            )
         found += entry if len(entry) == kept.sum() else compress(entry, kept)
     return found
+
+
+def _entries(text: Sequence[Any]) -> str:
+    return f"{len(text):,} {'entry' if len(text) == 1 else 'entries'}"
 
 
 def _kept(table: Sequence[Sequence[str]], layout: Layout) -> list[str]:

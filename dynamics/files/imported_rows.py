@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.answers import counted
 from dynamics.capture.probe import ProbeRows
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import load_probe
@@ -35,7 +36,7 @@ def imported_probe(run: RunDirectory, site: str, n_rows: int, text: Path | None)
     known = _known(run)
     if known is not None and len(known.rows.sequence) != n_rows:
         raise ValueError(
-            f"{site} has {n_rows} rows, the run's probe has {len(known.rows.sequence)}; "
+            f"{site} has {counted(n_rows, 'row')}, the run's probe has {len(known.rows.sequence)}; "
             "all sites of a run show the same rows"
         )
     if text is None:
@@ -62,7 +63,7 @@ def _with_text(path: Path, n_rows: int) -> ImportedProbe:
     lengths = [len(sequence) for sequence in sequences]
     if sum(lengths) != n_rows:
         raise ValueError(
-            f"{path} has text for {sum(lengths)} rows, the snapshots have {n_rows}; one text a row is wanted"
+            f"{path} has text for {counted(sum(lengths), 'row')}, the snapshots have {n_rows}; one text a row is wanted"
         )
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     position = np.arange(n_rows) - np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)

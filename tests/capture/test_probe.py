@@ -141,7 +141,7 @@ def test_an_empty_probe_is_refused(data: Any) -> None:
 def test_inputs_that_are_not_finite_are_refused() -> None:
     data = torch.zeros(3, 2)
     data[1, 0], data[2, 1] = float("nan"), float("inf")
-    with pytest.raises(ValueError, match=r"input 'x' has 2 values that are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"input 'x' has 2 values of NaN or infinity"):
         Probe.freeze({"x": data})
 
 

@@ -103,6 +103,7 @@ def test_a_batch_is_shown_by_its_type(data: Any, forward: Any) -> None:
     [
         (lambda x: None, "site 'site' puts out no tensor but a NoneType"),
         (lambda x: "text", "site 'site' puts out no tensor but a str"),
+        (lambda x: torch.fft.fft(x), "site 'site' puts out complex numbers; name a module inside, below or after it"),
         (lambda x: x.sum(), r"site 'site' puts out shape \[\] for 4 examples"),
         (lambda x: x.transpose(0, 1), r"site 'site' puts out shape \[5, 4, 4\] for 4 examples"),
         (lambda x: x[:, 0, 0], r"site 'site' puts out shape \[4\] for 4 examples"),
