@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import shutil
 import warnings
 from collections import Counter
@@ -10,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
+from dynamics.answers import counted
 from dynamics.capture.guard import aside
 from dynamics.capture.probe import Probe, Text
 from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
@@ -156,7 +158,7 @@ class Recorder:
         each = sum(site.rows * site.d_in for site in self._sites) * torch.float32.itemsize
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > self._last])
         total = f", {count} of them until step {until}: {_size(each * count)}" if until is not None else ""
-        names = f"{len(self._sites)} site{'s' if len(self._sites) > 1 else ''}"
+        names = counted(len(self._sites), "site")
         log.info("recording %s to %s: %s per snapshot%s", names, self.run, _size(each), total)
         free = shutil.disk_usage(self.run).free
         if free < each * count:
@@ -165,7 +167,7 @@ class Recorder:
     def step(
         self,
         model: nn.Module,
-        step: int,
+        step: SupportsIndex,
         *,
         loss: float | int | Tensor | None = None,
         epoch: float | int | None = None,
@@ -178,7 +180,7 @@ class Recorder:
 
         Args:
             model: the model, wrapped or not.
-            step: optimiser steps done.
+            step: optimiser steps done, a whole number of any kind (Python's, NumPy's, a tensor of one integer).
             loss: training loss at that step.
             epoch: epochs done.
             samples: training examples seen.
@@ -187,12 +189,15 @@ class Recorder:
             Whether a snapshot was taken.
 
         Raises:
-            ValueError: only on the first call, as :meth:`prepare`.
+            ValueError, TypeError: only on the first call, as :meth:`prepare`, or if that has no whole number as step.
         """
+        if self._engine is None:
+            step = _whole(step)
         self.prepare(model)
         if _rank() > 0:
             return False
         try:
+            step = _whole(step)
             if self._closed or not self._schedule.due(self._last, step):
                 return False
             self._last = step
@@ -324,6 +329,19 @@ class _Faults:
             warnings.warn(message, RecorderWarning, stacklevel=4)
         except Exception:
             log.warning("%s", message)
+
+
+def _whole(step: Any) -> int:
+    """Raises TypeError where a step is no whole number."""
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise TypeError(
+            f"step is the number of optimiser steps done, a whole number, got {step!r}; count them, or pass int(step)"
+        ) from None
+    if number < 0:
+        raise ValueError(f"step is the number of optimiser steps done, at least 0, got {number}")
+    return number
 
 
 def _rank() -> int:

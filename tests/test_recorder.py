@@ -1,10 +1,13 @@
+import inspect
 import json
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +60,30 @@ def test_snapshots_are_what_the_model_puts_out(tmp_path: Path) -> None:
     rows = load_probe(run, first.probe)
     assert rows.text == list("abcdefgh")
     assert rows.masks["low"].tolist() == (X[:, 0] < 0).tolist()
+
+
+def test_a_step_may_be_any_whole_number(tmp_path: Path) -> None:
+    recorder, model = recorder_of(tmp_path), model_of()
+    for step in (np.int64(0), torch.tensor(2), np.array(4), True + 5):
+        assert recorder.step(model, step)
+    assert steps(tmp_path) == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("step", [0.0, np.float32(2), torch.tensor(2.5), torch.tensor([1, 2]), "3", None])
+def test_a_step_that_is_no_whole_number_is_said(tmp_path: Path, step: Any) -> None:
+    unchecked = inspect.unwrap(Recorder.step)  # as outside of tests, where nobody checks types
+    recorder, model = recorder_of(tmp_path, on_error="warn"), model_of()
+    with pytest.raises(TypeError, match=r"a whole number, got .*; count them, or pass int\(step\)"):
+        unchecked(recorder, model, step)
+    recorder.step(model, 0)
+    with pytest.warns(RecorderWarning, match="skipped .TypeError: step is the number of optimiser steps"):
+        assert not unchecked(recorder, model, step)
+    assert steps(tmp_path) == [0]
+
+
+def test_a_step_below_0_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        recorder_of(tmp_path).step(model_of(), -1)
 
 
 def test_a_step_that_was_passed_counts_and_a_repeated_one_does_not(tmp_path: Path) -> None:
@@ -119,7 +146,7 @@ def test_too_little_disk_is_warned_about(tmp_path: Path, monkeypatch: pytest.Mon
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt site": ({"sites": "1.weight"}, "no module matches site '1.weight'"),
     "empty probe": ({"probe": X[:0]}, "the probe is empty"),
-    "NaN in the probe": ({"probe": X * float("nan")}, "NaN or infinite"),
+    "NaN in the probe": ({"probe": X * float("nan")}, "NaN or infinity"),
     "text of another length": ({"text": ["a", "b"]}, "text has 2 entries, but the probe has 8 rows"),
     "concept of another length": ({"concepts": {"c": [True]}}, r"concept 'c' has shape \[1\]"),
     "text beside a frozen probe": ({"probe": Probe.freeze(X), "text": ["a"] * 8}, "give them to Probe.freeze"),
@@ -148,9 +175,11 @@ def test_a_run_recorded_with_another_probe_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_with_other_sae_settings_is_refused(tmp_path: Path) -> None:
-    recorder_of(tmp_path).step(model_of(), 0)
+    quick = SaeConfig(steps=2)
+    recorder_of(tmp_path, sae=SaeConfig(steps=3)).step(model_of(), 0)
+    recorder_of(tmp_path, sae=quick, work="inline").step(model_of(), 2)  # nothing was trained before
     with pytest.raises(ValueError, match="other SAE settings: seed is 0, given 1"):
-        recorder_of(tmp_path, sae=SaeConfig(seed=1)).step(model_of(), 2)
+        recorder_of(tmp_path, sae=replace(quick, seed=1)).step(model_of(), 4)
 
 
 def test_a_run_of_another_width_is_refused(tmp_path: Path) -> None:
