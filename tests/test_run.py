@@ -46,6 +46,13 @@ def test_the_views_have_what_was_made(run: Run) -> None:
     assert run.sql("select count(*) from event_candidates where arm = 'null'", "rows")[0][0] > 0
 
 
+def test_a_report_takes_a_run_or_its_directory(run: Run, tmp_path: Path) -> None:
+    pages = [dynamics.report(given, tmp_path / f"{n}.html") for n, given in enumerate((run, run.path, str(run.path)))]
+    assert len({page.read_bytes() for page in pages}) == 1
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        dynamics.report(tmp_path / "none", tmp_path / "page.html")
+
+
 def test_answers_come_as_arrow_pandas_or_rows(run: Run) -> None:
     query = "select step, site from snapshots order by step limit 1"
     assert run.sql(query).equals(pa.table({"step": [0], "site": [SITE]}))

@@ -13,24 +13,31 @@ from dynamics.report.evidence import event_table, examples
 from dynamics.report.page import Page
 from dynamics.report.summary import VERBS, Summary, summarise
 from dynamics.report.text import escaped
+from dynamics.run import open as open_run
 
 LIMIT = 2_000_000
 """Most bytes of everything but the drawing library, so that a page stays below 3 MB."""
 
 
-def report(run: History, path: str | Path) -> Path:
+def report(run: History | str | Path, path: str | Path) -> Path:
     """Write the page: a summary in words, what cannot be told, and for each site its charts, events and contexts.
 
     Everything is in the one file; it asks nothing from outside. Steps are optimiser steps, q-values false-discovery
     rates as shares. Where many sites would make a page of more than about 3 MB, charts are left out, and it says which.
+
+    Args:
+        run: an opened run, or its directory.
+        path: the file to write.
 
     Returns:
         The file written.
 
     Raises:
         OSError: if it cannot be written, or is a folder.
-        FileNotFoundError: if its folder is not there.
+        FileNotFoundError: if its folder or the run is not there.
     """
+    if isinstance(run, str | Path):
+        run = open_run(run)
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"{str(target)!r} is a folder; name a file, e.g. {str(target / 'report.html')!r}")
