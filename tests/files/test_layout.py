@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +37,18 @@ def test_create_says_why_a_directory_cannot_be_written(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / "file" / "run")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_create_refuses_a_folder_without_write_permission(tmp_path: Path) -> None:
-    RunDirectory.create(tmp_path / "run")
-    (tmp_path / "run" / "snapshots").chmod(0o555)
+def test_create_refuses_a_folder_without_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = RunDirectory.create(tmp_path / "run").snapshots()
+    closed.chmod(0o555)
+    really = os.open
+
+    def open_as_others_do(path: Any, flags: int, *mode: int, **at: Any) -> int:
+        """Root may write everywhere; here it may not."""
+        if flags & os.O_CREAT and Path(path).parent == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path, flags, *mode, **at)
+
+    monkeypatch.setattr(os, "open", open_as_others_do)
     with pytest.raises(PermissionError, match="cannot write"):
         RunDirectory.create(tmp_path / "run")
 
