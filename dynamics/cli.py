@@ -169,11 +169,13 @@ def _analyze(commands: Any) -> None:
 
 def analyze(given: argparse.Namespace) -> int:
     from dynamics.run import open as open_run
-    from dynamics.summary import summary
+    from dynamics.summary import summary, unusable
 
     run = open_run(given.run)
     _retry(given, run)
     run.analyze(given.architecture, given.n_latents, given.k, given.seed, given.fdr)
+    if reason := unusable(run, given.run):
+        return _say(reason, MISTAKE)
     print(summary(run, given.run))
     return _unfinished(run)
 

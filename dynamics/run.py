@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dynamics.answers import visible
+from dynamics.answers import counted, visible
 from dynamics.engines.inline import Tally, work_off
 from dynamics.files.layout import RunDirectory
 from dynamics.files.settings import load_settings, require_level, write_level, write_settings
@@ -111,13 +111,15 @@ class Run:
         return work_off(self.directory, progress=progress)
 
     def _settle(self, given: dict[str, Any]) -> None:
-        """Settings are written once; what is given later must agree with them."""
+        """Settings stand once an SAE was trained; what is given later must agree with them."""
         known = load_settings(self.directory)
         config = replace(known or SaeConfig(), **given)
         widths = sorted({record.d_in for site in self.sites() for record in snapshots(self.directory, site)[:1]})
         meant = [config.resolved(width) for width in widths]
         if known is None or meant != [known.resolved(width) for width in widths]:
             write_settings(self.directory, config)
+            if known is not None:  # what was given up was given up under the old ones
+                failures.forgive(self.directory)
 
     def retry(self) -> int:
         """Forgets which jobs were given up, so that the next analysis tries them again. Returns how many."""
@@ -213,7 +215,7 @@ class Explanation:
         at = {share: self.null_scores[min(count - 1, int(share * count))] for share in (0.5, 0.9, 0.99)}
         quantiles = ", ".join(f"{share:.0%} below {_number(value)}" for share, value in at.items())
         largest = _number(self.null_scores[-1])
-        return f"null: {count} candidates where nothing happened; scores {quantiles}, largest {largest}"
+        return f"null: {counted(count, 'candidate')} where nothing happened; scores {quantiles}, largest {largest}"
 
 
 def _rows(table: pa.Table) -> list[str]:

@@ -63,6 +63,19 @@ def _found(run: Run) -> str:
     )
 
 
+def unusable(run: Run, name: str) -> str | None:
+    """One sentence where not a single snapshot could be given an SAE; None where one was, or is still to be."""
+    sites = run.status()
+    chains = [site.arms["chain"] for site in sites]
+    left = [failure for site in sites for failure in site.left if failure.job.kind == "chain"]
+    if any(chain.done or chain.queued for chain in chains) or not left:
+        return None
+    again = "" if all(failure.final for failure in left) else f"; `dynamics analyze {name} --retry` tries again"
+    which = "the only snapshot" if len(left) == 1 else f"none of the {len(left)} snapshots"
+    fate = "cannot be analysed" if len(left) == 1 else "can be analysed"
+    return visible(f"{which} of {name} {fate}: {left[0].job.site} step {left[0].job.step}: {left[0].reason}{again}")
+
+
 def status_text(run: Run) -> str:
     """How far each site is, what was given up, and how old the database is."""
     sites = run.status()

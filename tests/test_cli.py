@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from dynamics.files.saes import sae_records
 from dynamics.files.settings import write_settings
 from dynamics.pipeline import failures
 from dynamics.pipeline.job import Job
-from tests.small_runs import SITE, SMALL, MakeRun, activations
+from tests.small_runs import SITE, SMALL, MakeRun, activations, add_snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +263,49 @@ def test_a_summary_says_where_nothing_could_be_compared(
     told = said(capsys, "analyze", str(make_run(1).path))
     assert told.startswith("No two checkpoints could be compared, so there are no events.\n")
     assert "at q <= 0.1" in said(capsys, "analyze", run)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_where_nothing_is_usable_it_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, steps: int
+) -> None:
+    run = make_run(0)
+    for step in range(steps):
+        add_snapshot(run, SITE, step, activations(0).fill_(1.0))
+    assert main(["analyze", str(run.path)]) == 2
+    out, err = capsys.readouterr()
+    told = err.splitlines()[-1]  # after the progress bar
+    assert out == ""
+    which = "the only snapshot of {} cannot be" if steps == 1 else "none of the 3 snapshots of {} can be"
+    assert which.format(run.path) + f" analysed: {SITE} step 0: constant: every probe row" in told
+    assert "--retry" not in told
+
+
+def test_settings_can_be_changed_after_an_analysis_that_gave_no_sae(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    run = make_run(0, settings=None)
+    add_snapshot(run, SITE, 0, activations(0).fill_(1.0))
+    assert main(["analyze", str(run.path), "--k", "7", "--n-latents", "16"]) == 2
+    capsys.readouterr()
+    add_snapshot(run, SITE, 1)
+    said(capsys, "analyze", str(run.path), "--k", "2")
+    assert sae_records(run, SITE)[0].k == 2
+    assert "k is 2, given 3" in refused(capsys, "analyze", str(run.path), "--k", "3")
+
+
+def test_notes_speak_of_the_level_that_is_published(capsys: pytest.CaptureFixture[str], run: str) -> None:
+    def told(*fdr: str) -> dict[str, int]:
+        said(capsys, "analyze", run, *fdr)
+        notes = json.loads(said(capsys, "sql", run, "select note from notes", "--format", "json"))
+        level = re.compile(f"a single ([a-z]+) cannot reach q <= {fdr[-1] if fdr else 0.1}, it takes ([0-9]+) at once")
+        found = [level.match(row["note"]) for row in notes if row["note"].startswith("a single")]
+        assert found
+        return {match[1]: int(match[2]) for match in found if match}
+
+    before, after = told(), told("--fdr", "0.05")
+    assert before.keys() <= after.keys()
+    assert all(after[kind] in (2 * number, 2 * number - 1) for kind, number in before.items())
 
 
 def test_a_level_out_of_range_settles_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

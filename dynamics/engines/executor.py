@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol, runtime_checkable
 
+from dynamics.answers import counted
 from dynamics.engines.inline import work_off
 from dynamics.files.layout import RunDirectory
 from dynamics.pipeline.execution import attempt
@@ -51,7 +52,7 @@ class ExecutorEngine:
         """Leaves one last job that works everything off, or waits for each job, in parallel."""
         if not wait:
             self._executor.submit(perform_all, str(self._run.path))
-            return f"{remaining(self._run)} jobs left; the executor goes on with them"
+            return f"{counted(remaining(self._run), 'job')} left; the executor goes on"
         while self._submit() or self._flying:
             time.sleep(POLL)
         work_off(self._run, progress=progress)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from dynamics.answers import counted
 from dynamics.files.layout import RunDirectory
 from dynamics.pipeline.execution import attempt
 from dynamics.pipeline.job import Job
@@ -77,8 +78,9 @@ def _until(stopped: Callable[[], bool], jobs: list[Job]) -> Iterator[Job]:
 
 def _advance(bar: tqdm[NoReturn], tally: Tally, run: RunDirectory) -> None:
     if not bar.disable:
-        bar.total = tally.done + remaining(run)
-        bar.update(tally.done - bar.n)
+        ended = tally.done + tally.failed
+        bar.total = ended + remaining(run)
+        bar.update(ended - bar.n)
 
 
 def _count(tally: Tally, outcome: str) -> None:
@@ -100,7 +102,7 @@ class InlineEngine:
     def close(self, *, wait: bool = False, progress: bool = True) -> str:
         """Does the rest now, whatever ``wait`` says: nobody else will."""
         tally = work_off(self._run, progress=progress)
-        return f"{tally.done} jobs done" + (f", {tally.failed} failed" if tally.failed else "")
+        return f"{counted(tally.done, 'job')} done" + (f", {tally.failed} failed" if tally.failed else "")
 
     def abandon(self) -> str:
         """Leaves the rest undone."""

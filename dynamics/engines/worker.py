@@ -11,6 +11,7 @@ from typing import IO
 
 from tqdm import tqdm
 
+from dynamics.answers import counted
 from dynamics.engines.inline import work_off
 from dynamics.files.layout import RunDirectory
 from dynamics.pipeline.plan import remaining
@@ -63,12 +64,13 @@ class WorkerEngine:
         else:
             self._reap()
         left = remaining(self._run)
+        jobs = f"{counted(left, 'job')} left"
         again = f"`dynamics analyze {self._run.path}`"
         if not left:
             return "everything is done"
         if alive and not wait:
-            return f"{left} jobs left; the worker (pid {self.pid}) goes on with them, {again} waits for the end"
-        return f"{left} jobs left and the worker has ended; {again} does them"
+            return f"{jobs}; the worker (pid {self.pid}) goes on, {again} waits for the end"
+        return f"{jobs} and the worker has ended; {again} does the rest"
 
     def _await(self, progress: bool) -> None:
         """Until the worker ends; where it has died, the rest is done here."""

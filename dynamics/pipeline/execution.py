@@ -87,6 +87,6 @@ def _failed(run: RunDirectory, job: Job, error: Exception) -> Outcome:
     reason = str(error) if final else f"{type(error).__name__}: {error}"
     failure = failures.failed(run, job, reason, final=final)
     fate = "left out" if final else "given up" if failure.given_up else "will be tried once more"
-    log.warning("%s: %s (%s)", job, reason, fate)
+    log.log(logging.INFO if final else logging.WARNING, "%s: %s (%s)", job, reason, fate)
     log.debug("where it happened", exc_info=error)
     return "failed"
