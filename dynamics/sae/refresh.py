@@ -65,16 +65,24 @@ def missing_directions(
     Errors are drawn by their square and sharpened, and taken in order of how skew all errors are along them: what fires
     on few rows, and strongly, is a feature rather than noise.
     """
-    power = error.square().sum(1)
-    drawn = torch.multinomial(power, min(TRIES * count, int((power > 0).sum())), generator=generator)
-    missing = normalize(error[drawn])
-    for _ in range(SHARPENINGS):
-        missing = normalize((error @ missing.T).relu_().square_().T @ error)
+    wrong = int((error.square().sum(1) > 0).sum())
+    missing = sharpened_directions(error, min(TRIES * count, wrong), generator)
     along = error @ missing.T
     cubes = along.relu().pow(3)
     skewness = cubes.mean(0) / along.square().mean(0).pow(1.5).clamp_min(1e-12)
     directions = normalize(cubes.T @ x)[skewness.argsort(descending=True, stable=True)]
     return directions[_unlike(directions, known)[:count]]
+
+
+def sharpened_directions(
+    error: Float[Tensor, "rows d_in"], count: int, generator: torch.Generator, *, replacement: bool = False
+) -> Float[Tensor, "count d_in"]:
+    """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way."""
+    drawn = torch.multinomial(error.square().sum(1), count, replacement=replacement, generator=generator)
+    found = normalize(error[drawn])
+    for _ in range(SHARPENINGS):
+        found = normalize((error @ found.T).relu_().square_().T @ error)
+    return found
 
 
 def _unlike(directions: Float[Tensor, "tries d_in"], known: Float[Tensor, "known d_in"]) -> Int[Tensor, " kept"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +27,6 @@ __all__ = [
     "gate_fails",
     "held_out_rows",
     "null_activations",
-    "null_chain",
 ]
 
 WORSE_FVU = 0.05
@@ -91,32 +89,6 @@ def fit_next(
         start, count = refreshed(previous.to_scaled(before.mean, before.scale), scaled[kept], generator)
     sae, log = train(start, scaled[kept], config, steps=steps, generator=generator, revive=False)
     return replace(_fit(sae, log, scaled, scaling, held_out), refreshed=count)
-
-
-def null_chain(
-    saes: Sequence[SparseAutoencoder],
-    snapshots: Sequence[Float[Tensor, "rows d_in"]],
-    sequence: Int[np.ndarray, " rows"],
-    held_out: Bool[np.ndarray, " rows"],
-    config: SaeConfig,
-    generator: torch.Generator,
-) -> list[tuple[Float[Tensor, "rows d_in"], Fit]]:
-    """The surrogates of ``null_activations`` with SAEs warm-started along them, the first from the chain's.
-
-    Args:
-        saes: the chain's SAEs at consecutive checkpoints, in raw units; the null chain starts at the first.
-        snapshots: the raw activations there.
-        sequence: the sequence that each row belongs to.
-        held_out: rows kept from training.
-        config: settings of the run.
-        generator: the only source of randomness; ``null_activations`` makes the same surrogates of one in this state.
-    """
-    made = null_activations(saes, snapshots, sequence, generator)
-    sae, before, fits = saes[0], snapshots[0], []
-    for x in made:
-        fits.append(fit_next(sae, Scaling.of(before), x, held_out, config, generator))
-        sae, before = fits[-1].sae, x
-    return list(zip(made, fits, strict=True))
 
 
 def gate_fails(fit: Fit, previous: Metrics) -> bool:

@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.config import SaeConfig
+from dynamics.sae.refresh import sharpened_directions
 from dynamics.sae.selection import positive_codes, strongest_codes
 from dynamics.sae.threads import one_thread
 
@@ -28,8 +29,6 @@ LOOKS, LOOKING = 10, 0.5
 """Dead latents are looked for this often, evenly over this share of the steps: what is revived needs time to settle."""
 RARELY = 1e-4
 """A latent that fired on a smaller share of the rows since the last look counts as dead."""
-SHARPENINGS = 3
-"""Rounds in which a revived direction is turned towards what many errors share, and away from one row's noise."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,8 @@ class _Trainer:
         error = -self._errors(x, self._codes(x))[0]
         if not float(error.square().sum()) > 1e-9 * x.numel():
             return  # nothing is left to be found
-        self.decoder[dead] = self.encoder[dead] = _missing_directions(error, len(dead), self.generator)
+        found = sharpened_directions(error, len(dead), self.generator, replacement=True)
+        self.decoder[dead] = self.encoder[dead] = found
         self.b_enc[dead] = 0.0
         for parameter in self.parameters[:3]:
             for moment in ("exp_avg", "exp_avg_sq"):
@@ -228,15 +228,6 @@ class _Trainer:
         encoder, b_enc, decoder, b_dec = parameters
         tensors = {"W_enc": encoder.T.contiguous(), "b_enc": b_enc, "W_dec": decoder, "b_dec": b_dec}
         return SparseAutoencoder.from_tensors(tensors, self.start.architecture, self.start.k)
-
-
-def _missing_directions(error: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way."""
-    weight = error.square().sum(1)
-    found = normalize(error[torch.multinomial(weight, count, replacement=True, generator=generator)])
-    for _ in range(SHARPENINGS):
-        found = normalize((error @ found.T).relu_().square_().T @ error)
-    return found
 
 
 def _schedule(step: int, steps: int) -> float:
