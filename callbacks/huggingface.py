@@ -15,7 +15,8 @@ from .arguments import named, probe_of, schedule_of
 class FeatureTracker(TrainerCallback):
     """Records a run with a :class:`dynamics.recorder.Recorder`, on the first process only, step 0 included.
 
-    The loss that is kept is the last one that the trainer logged.
+    The trainer shows a callback no loss but what it logs: the mean since it logged last. So the loss that is kept is
+    that of the step itself with ``logging_steps=1``, and else the last mean, of this step or of one before it.
     """
 
     def __init__(
@@ -70,10 +71,18 @@ class FeatureTracker(TrainerCallback):
             **self._settings,
         )
         self._recorder.prepare(kwargs["model"], until=state.max_steps if state.max_steps > 0 else None)
-        self.on_step_end(args, state, control, **kwargs)
+        self._look(args, state, control, **kwargs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Looks where a scheduled step was passed."""
+        """Looks where a scheduled step was passed; where its loss is about to be logged, when that is done."""
+        if not control.should_log:
+            self._look(args, state, control, **kwargs)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Looks where a scheduled step was passed: nothing was trained since the end of the step."""
+        self._look(args, state, control, **kwargs)
+
+    def _look(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._recorder is not None:
             logged = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -83,6 +92,7 @@ class FeatureTracker(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Says that no more will come: what is left is analysed in the background."""
+        self._look(args, state, control, **kwargs)  # where the last step was to be logged and was not
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             recorder.close()

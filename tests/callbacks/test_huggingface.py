@@ -30,8 +30,8 @@ class Model(nn.Module):
 
 def train(path: Path, tracker: FeatureTracker, model: nn.Module | None = None, **settings: Any) -> Any:
     arguments = transformers.TrainingArguments(
-        output_dir=str(path / "out"), use_cpu=True, report_to=[], disable_tqdm=True, logging_steps=1,
-        per_device_train_batch_size=2, **({"max_steps": 6, "save_strategy": "no"} | settings),
+        output_dir=str(path / "out"), use_cpu=True, report_to=[], disable_tqdm=True,
+        per_device_train_batch_size=2, **({"max_steps": 6, "save_strategy": "no", "logging_steps": 1} | settings),
     )  # fmt: skip
     data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 10, (12, 5))]
     trainer = transformers.Trainer(model or Model(), arguments, train_dataset=data, callbacks=[tracker])
@@ -56,6 +56,17 @@ def test_a_training_is_recorded_from_before_the_first_step(tmp_path: Path) -> No
     assert found[0].loss is None
     assert all(record.loss is not None and record.loss > 0 for record in found[1:])
     assert load_recording(run) is True
+
+
+@pytest.mark.parametrize(("every", "logged_at"), [(1, [2, 4, 6]), (3, [None, 3, 6])])
+def test_the_loss_is_the_last_one_logged_that_of_the_step_included(
+    tmp_path: Path, every: int, logged_at: list[int | None]
+) -> None:
+    history = train(tmp_path, tracker_of(tmp_path), logging_steps=every).state.log_history
+    losses = {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+    found = snapshots(RunDirectory.open(tmp_path / "run"), "mlp")
+    assert [record.step for record in found] == [0, 2, 4, 6]
+    assert [record.loss for record in found[1:]] == [None if step is None else losses[step] for step in logged_at]
 
 
 def test_padding_is_left_out_of_the_rows(tmp_path: Path) -> None:
