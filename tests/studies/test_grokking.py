@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import dynamics
 from studies.grokking import __main__ as study
 from studies.grokking import births, truth
 from studies.grokking.training import Adder, Setting, record, split
@@ -96,6 +97,7 @@ def test_the_study_prints_its_table_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(study, "Setting", TINY)
+    monkeypatch.setattr(study, "command", lambda _, run: dynamics.open(run).analyze(progress=False))  # no new process
     assert study.main(["--steps", "60", "--per-window", "0.5", "--pictures", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "| grokking |" in printed

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+import dynamics
 from studies.planted.matching import assign
 from studies.superposition import __main__ as study
-from studies.superposition import cases, truth
+from studies.superposition import cases, runs, truth
 from studies.superposition.cases import CASES, case
 from studies.superposition.training import probe_inputs, record
 
@@ -103,6 +104,7 @@ def test_the_study_prints_its_tables_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(cases.CASES, "births", TINY)
+    monkeypatch.setattr(runs, "command", lambda _, run: dynamics.open(run).analyze(progress=False))  # no new process
     assert study.main(["--case", "births", "--seeds", "1", "--events", "--pictures", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "birth    true at" in printed
