@@ -47,6 +47,27 @@ def reader(path: Path) -> duckdb.DuckDBPyConnection:
     Raises:
         duckdb.Error: if the file is no database.
     """
+    # DuckDB reads the header by one handle and the blocks by another: a history renamed into place between the two
+    # gives the header of one state with the blocks of the next.
+    while True:
+        before = _identity(path)
+        try:
+            connection = _attached(path)
+        except duckdb.Error:
+            if _identity(path) == before:
+                raise
+        else:
+            if _identity(path) == before:
+                return connection
+            connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _attached(path: Path) -> duckdb.DuckDBPyConnection:
     # Attached to an empty instance, because DuckDB keeps one instance a path in a process: opened directly, a path
     # that was published again gives the old content as long as any connection to that is open.
     connection = _blank()

@@ -317,6 +317,30 @@ def test_a_reader_sees_whole_states_and_no_lock_while_others_publish(run: RunDir
     assert last in (30, 31)
 
 
+@pytest.mark.parametrize("meets_a_mixture", [True, False])
+def test_a_history_replaced_while_it_is_opened_is_opened_again(
+    run: RunDirectory, add_step: AddStep, monkeypatch: pytest.MonkeyPatch, meets_a_mixture: bool
+) -> None:
+    publish(run)
+    attach, opened = database._attached, list[duckdb.DuckDBPyConnection]()
+
+    def attach_and_be_overtaken(path: Path) -> duckdb.DuckDBPyConnection:
+        opened.append(attach(path))
+        if len(opened) == 1:
+            monkeypatch.setattr(database, "_attached", attach)
+            add_step(0)
+            publish(run)
+            if meets_a_mixture:
+                raise duckdb.IOException("Could not read enough bytes from file")
+        return opened[-1]
+
+    monkeypatch.setattr(database, "_attached", attach_and_be_overtaken)
+    with connect(run) as connection:
+        assert connection.execute("from checkpoints").fetchall() != []
+    assert len(opened) == 1
+    opened[0].close()
+
+
 def test_a_path_published_again_is_seen_in_the_same_process(run: RunDirectory, add_step: AddStep) -> None:
     publish(run)
     with connect(run) as before, duckdb.connect(str(run.history), read_only=True) as bare:
