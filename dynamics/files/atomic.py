@@ -60,10 +60,11 @@ def make_folder(folder: Path) -> None:
     """Make ``folder`` and what is missing above it, each name flushed to the disk."""
     if folder.is_dir():
         return
-    if folder.exists():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)  # another process may make it at the same moment
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     flush_folder(folder.parent)
 
 

@@ -55,6 +55,29 @@ def test_the_umask_is_honoured(tmp_path: Path) -> None:
     assert (tmp_path / "thing").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, looked = tmp_path / "a" / "b", Path.is_dir
+
+    def overtaken(path: Path) -> bool:
+        found = looked(path)
+        if path == folder and not found:
+            path.mkdir(parents=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", overtaken)
+    atomic.make_folder(folder)
+    assert folder.is_dir()
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match=r"file'$"):
+            atomic.make_folder(folder)
+
+
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "thing").write_bytes(b"abc")
     assert atomic.sha256(tmp_path / "thing").startswith("ba7816bf8f01cfea")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dynamics.files import layout
 from dynamics.files.layout import RunDirectory, folder_name, natural
 
 
@@ -16,6 +17,19 @@ def test_create_makes_a_run_and_opens_it_again(tmp_path: Path) -> None:
     made = RunDirectory.create(tmp_path / "deep" / "run")
     assert RunDirectory.create(made.path).run_id == made.run_id == RunDirectory.open(made.path).run_id
     assert not list(made.path.glob(".*"))
+
+
+def test_two_processes_may_create_a_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, others = layout._foreign, list[RunDirectory]()
+
+    def overtaken(path: Path) -> bool:
+        if not others:
+            others.append(RunDirectory(path))
+            others[0]._settle()
+        return looked(path)
+
+    monkeypatch.setattr(layout, "_foreign", overtaken)
+    assert RunDirectory.create(tmp_path / "run").run_id == others[0].run_id
 
 
 def test_create_names_a_file_in_the_way(tmp_path: Path) -> None:
