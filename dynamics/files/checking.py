@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynamics.files.atomic import flush_folder, make_folder
-from dynamics.files.commits import COMMIT, DamagedError, read_commit, read_file
+from dynamics.files.commits import COMMIT, DamagedError, is_committed, read_commit, read_file
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import load_probe
 
@@ -46,8 +46,10 @@ def _reason(folder: Path) -> str | None:
         record = read_commit(folder)
         for name in record["files"]:
             read_file(folder, name, record)
+    except FileNotFoundError:  # a result that a newer one took the place of just now
+        return None
     except DamagedError as error:
-        return str(error)
+        return str(error) if is_committed(folder) else None
     return None
 
 
@@ -62,7 +64,7 @@ def set_aside(run: RunDirectory, damage: Damage) -> Path:
     """
     if not damage.repairable:
         raise ValueError(f"{damage.path} cannot be made again: every snapshot of the run refers to it; restore a copy")
-    kept = run.path / "damaged" / f"{run.relative(damage.path)}.{secrets.token_hex(2)}"
+    kept = run.path / "damaged" / f"{run.relative(damage.path)}.{secrets.token_hex(4)}"
     make_folder(kept.parent)
     os.replace(damage.path, kept)
     flush_folder(damage.path.parent)

@@ -103,7 +103,7 @@ def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: 
 
 
 def _keep_aside(history: Path) -> None:
-    kept = history.with_name(f"{history.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}")
+    kept = history.with_name(f"{history.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}")
     try:
         os.link(history, kept)  # the name stays taken until the new history is renamed over it
     except OSError:

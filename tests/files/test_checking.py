@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dynamics.capture.probe import ProbeRows
-from dynamics.files import RunDirectory, SnapshotRecord, snapshots, write_probe, write_snapshot
+from dynamics.files import RunDirectory, SnapshotRecord, checking, snapshots, write_probe, write_snapshot
 from dynamics.files.checking import damages, set_aside
 
 
@@ -36,6 +38,20 @@ def test_damage_is_named_and_put_aside(run: RunDirectory) -> None:
     assert list(damages(run)) == []
     assert [record.step for record in snapshots(run, "a.b")] == [1]
     assert (kept[0] / "commit.json").is_file()
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_no_damage(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = checking.read_file
+
+    def overtaken(folder: Path, name: str, record: dict[str, Any]) -> bytes:
+        shutil.rmtree(folder)
+        return read(folder, name, record)
+
+    monkeypatch.setattr(checking, "read_file", overtaken)
+    assert list(damages(run)) == []
+    assert run.sites() == []
 
 
 def test_a_probe_cannot_be_put_aside(run: RunDirectory) -> None:
