@@ -39,9 +39,8 @@ class RunDirectory:
         run = cls(Path(path).expanduser().absolute())
         if run.path.is_file():
             raise NotADirectoryError(f"{run.path} is a file; a run is a directory: name one that is empty or new")
-        if (
-            _foreign(run.path) and not run._settled.is_file()
-        ):  # in this order: another process may make the run just now
+        # In this order: another process may make the run between the two looks.
+        if _foreign(run.path) and not run._settled.is_file():
             raise FileExistsError(
                 f"{run.path} is not empty and holds no run (no run.json); name a directory that is empty or new"
             )
