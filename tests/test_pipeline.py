@@ -292,6 +292,27 @@ def test_what_is_not_the_jobs_fault_is_not_counted(
     assert attempt(run, job) == "done"
 
 
+@pytest.mark.parametrize(("moment", "outcome"), [("begun", "done"), ("finished", "busy")])
+def test_a_stop_while_a_job_is_counted_is_not_counted(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, moment: str, outcome: str
+) -> None:
+    run, job, real = make_run(1), Job("chain", SITE, 0), getattr(failures, moment)
+
+    with monkeypatch.context() as broken:
+
+        def interrupted(*given: Any) -> None:
+            broken.undo()
+            if moment == "begun":
+                real(*given)
+            raise KeyboardInterrupt
+
+        broken.setattr(failures, moment, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(run, job)
+    assert failures.failures(run) == []
+    assert attempt(run, job) == outcome
+
+
 class Killed(BaseException):
     """Nothing of ours catches it, as nothing catches a kill."""
 

@@ -46,6 +46,15 @@ def _wanted(run: RunDirectory, job: Job) -> bool:
 
 
 def _attempt_claimed(run: RunDirectory, job: Job) -> Outcome:
+    before = failures.known(run, job)
+    try:
+        return _counted(run, job)
+    except BaseException:  # stopped on request, or the disk is full: nobody's fault
+        failures.put_back(run, before)
+        raise
+
+
+def _counted(run: RunDirectory, job: Job) -> Outcome:
     dead = failures.begun(run, job)
     if dead is not None:
         log.warning("%s: %s %d times (given up)", job, dead.reason, dead.deaths)
@@ -54,12 +63,8 @@ def _attempt_claimed(run: RunDirectory, job: Job) -> Outcome:
         work(run, job)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_JOB:
-            failures.interrupted(run, job)
             raise
         return _failed(run, job, error)
-    except BaseException:
-        failures.interrupted(run, job)
-        raise
     failures.finished(run, job)
     return "done"
 

@@ -51,7 +51,7 @@ def begun(run: RunDirectory, job: Job) -> Failure | None:
     Returns:
         Nothing, or why the job must not be begun again: too many processes died of it.
     """
-    before = _of(run, job)
+    before = known(run, job)
     if before.deaths >= DEATHS:
         dead = replace(before, at_work=False)
         _write(run, dead)
@@ -66,18 +66,17 @@ def finished(run: RunDirectory, job: Job) -> None:
     _path(run, job).unlink(missing_ok=True)
 
 
-def interrupted(run: RunDirectory, job: Job) -> None:
-    """Stopped on request, which is nobody's fault."""
-    before = _of(run, job)
-    if before.deaths <= 1 and not before.errors:
-        finished(run, job)
+def put_back(run: RunDirectory, before: Failure) -> None:
+    """Remembers of a job what was known before it was begun, as if it had not been."""
+    if before == Failure(before.job):
+        finished(run, before.job)
     else:
-        _write(run, replace(before, deaths=before.deaths - 1, at_work=False))
+        _write(run, before)
 
 
 def failed(run: RunDirectory, job: Job, reason: str, *, final: bool = False) -> Failure:
     """Remembers an error. ``final``: trying again cannot help."""
-    before = _of(run, job)
+    before = known(run, job)
     alive = replace(before, deaths=before.deaths - before.at_work, at_work=False)
     after = replace(alive, errors=alive.errors + 1, reason=reason, final=final)
     _write(run, after)
@@ -92,7 +91,8 @@ def forgive(run: RunDirectory) -> int:
     return len(forgotten)
 
 
-def _of(run: RunDirectory, job: Job) -> Failure:
+def known(run: RunDirectory, job: Job) -> Failure:
+    """What is known of one job: nothing where it never failed."""
     return next(_read(_path(run, job)), Failure(job))
 
 
