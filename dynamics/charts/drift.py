@@ -101,7 +101,8 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     middle = base.mark_area(color=KINDS["drift"], opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     line = base.mark_line(color=INK, strokeWidth=1.8).encode(y=y)
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
-    return alt.layer(middle, *null, line, points, _rotated(axis, rotated, scale)).properties(width=WIDTH, height=240)
+    turned = [_rotated(axis, rotated, scale)] if rotated else []
+    return alt.layer(middle, *null, line, points, *turned).properties(width=WIDTH, height=240)
 
 
 def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:
@@ -123,5 +124,5 @@ def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
         x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("null_drift_high:Q", title="turned (degrees)"), y2=alt.datum(0)
     )
     point = base.mark_point(color=INK, filled=True, opacity=1, size=50).encode(y=y)
-    words = note("null arm", x=6, y=232, colour=FAINT)
-    return alt.layer(null, bar, point, words).properties(width=WIDTH, height=240)
+    words = [null, note("null arm", x=6, y=232, colour=FAINT)] if rows[0]["null_drift_high"] is not None else []
+    return alt.layer(*words, bar, point).properties(width=WIDTH, height=240)

@@ -42,11 +42,13 @@ def quality(run: History, site: str) -> Any:
     panels = [_panel(axis, shown, *panel, labels=panel is _PANELS[-1]) for panel in _PANELS]
     restarts = sum(bool(row["restarted"]) for row in chain)
     subtitle = [
-        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Dead: fires on none of them. "
-        "Rings: independent seeds." + (f" Triangles: cold restarts ({restarts:,})." if restarts else ""),
+        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Dead: fires on none of them."
+        + (" Rings: independent seeds." if shown["seed"] else "")
+        + (f" Triangles: cold restarts ({restarts:,})." if restarts else ""),
         merged_note(merged),
     ]
-    return finished(alt.vconcat(*panels), _message(rows, chain), subtitle, source.text)
+    drawn = alt.vconcat(*panels).resolve_legend(color="independent")  # the first panel has one for all
+    return finished(drawn, _message(rows, chain), subtitle, source.text)
 
 
 def _of_arm(rows: list[Row], arm: str, merged: dict[int, int]) -> list[Row]:
@@ -80,9 +82,8 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
         scale=alt.Scale(zero=True, nice=True),
         axis=alt.Axis(tickCount=4, format=numbers),
     )
-    colour = alt.Color(
-        "arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if column == "fvu" else None
-    )
+    told = column == _PANELS[0][0] and bool(shown["seed"])
+    colour = alt.Color("arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if told else None)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"), alt.Tooltip("arm:N"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
         alt.Tooltip("l0:Q", format=".1f", title="L0"), alt.Tooltip("dead:Q", format=".1%", title="dead"),

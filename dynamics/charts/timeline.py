@@ -26,8 +26,9 @@ from dynamics.charts.theme import (
 )
 
 EVENTS = """
-select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value
-from events where site in ($sites) order by site, step, kind, q_value
+select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value,
+    coalesce(q_value / fdr, 0) as doubt
+from events, level where site in ($sites) order by site, step, kind, q_value
 """
 CHECKPOINTS = "select distinct step from snapshots where site in ($sites) order by step"
 _SPANS = ("drift", "dormancy")
@@ -160,7 +161,7 @@ def _event(row: Row) -> Row:
         "kind": row["kind"],
         "step": row["step"],
         "site": row["site"],
-        "q": row["q_value"] or 0.0,
+        "doubt": row["doubt"],
         "number": number,
     }
     return {**shared, "parents": parents or "none", "children": children or "none", "score": row["score"]}
@@ -187,7 +188,10 @@ def _bubble(site: str, kind: str, step: int, rows: list[Row]) -> Row:
     tracks = [track for row in rows for side in ("parent_tracks", "child_tracks") for track in row[side] or []]
     smallest = min((row["q_value"] for row in rows if row["q_value"] is not None), default=0.0)
     named = bracketed(dict.fromkeys(tracks))
-    return {"site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "tracks": named}
+    doubt = min(row["doubt"] for row in rows)
+    return {
+        "site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "doubt": doubt, "tracks": named,
+    }  # fmt: skip
 
 
 def _largest(bubbles: list[Row]) -> int:
@@ -239,4 +243,5 @@ def _colour() -> alt.Color:
 
 
 def _strength() -> alt.Opacity:
-    return alt.Opacity("q:Q", scale=alt.Scale(domain=[0, 0.1], range=[1, 0.35], clamp=True), legend=None)
+    """By q as a share of the published level: faintest where an event is just published."""
+    return alt.Opacity("doubt:Q", scale=alt.Scale(domain=[0, 1], range=[1, 0.35], clamp=True), legend=None)

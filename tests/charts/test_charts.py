@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import vl_convert
 
 from dynamics import charts
 from dynamics.charts.rows import Source, literal
@@ -48,11 +50,15 @@ def units(spec: dict[str, Any], rows: int | None = None) -> Iterator[int]:
 spec_datasets: dict[str, list[Any]] = {}
 
 
-def marks(chart: Any) -> int:
+def each_mark(chart: Any) -> list[int]:
     spec = chart.to_dict()
     spec_datasets.clear()
     spec_datasets.update(spec.get("datasets", {}))
-    return sum(units(spec))
+    return list(units(spec))
+
+
+def marks(chart: Any) -> int:
+    return sum(each_mark(chart))
 
 
 def title(chart: Any) -> str:
@@ -79,6 +85,13 @@ def test_draws_short_and_long_histories(draw: Draw, checkpoints: int, tmp_path: 
     width, height = png_size(chart, tmp_path / "chart.png")
     assert 500 < width < 900
     assert 40 < height < 1600
+
+
+@pytest.mark.parametrize("draw", EVERY)
+@pytest.mark.parametrize("checkpoints", [2, 25])
+def test_gives_a_browser_nothing_to_warn_about(draw: Draw, checkpoints: int, capfd: pytest.CaptureFixture[str]) -> None:
+    vl_convert.vegalite_to_svg(draw(synthetic_run(checkpoints), SITE).to_dict(), show_warnings=True)
+    assert "WARN" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("draw", EVERY)
@@ -183,6 +196,36 @@ def test_a_high_median_alone_is_no_drift() -> None:
     run = synthetic_run(12, quiet=True)
     run.connection.execute("update raw.population set null_drift = 0, null_drift_high = 0")
     assert title(charts.drift(run, SITE)).startswith("No feature stands out by turning; the median seems to turn ")
+
+
+def test_drift_of_two_checkpoints_names_a_null_only_where_there_is_one() -> None:
+    run = synthetic_run(2)
+    words = '"text": "null arm"'
+    assert words in json.dumps(charts.drift(run, SITE).to_dict())
+    run.connection.execute("update raw.population set null_drift = null, null_drift_high = null")
+    assert words not in json.dumps(charts.drift(run, SITE).to_dict())
+
+
+def test_without_rotations_no_mark_is_empty() -> None:
+    assert all(each_mark(charts.drift(synthetic_run(25, quiet=True), SITE)))
+
+
+def test_quality_speaks_of_seeds_only_where_there_are_some() -> None:
+    run = synthetic_run(25)
+    assert "seeds" in subtitle(charts.quality(run, SITE))
+    run.connection.execute("delete from raw.saes where arm = 'seed'")
+    alone = charts.quality(run, SITE)
+    assert "seeds" not in subtitle(alone)
+    assert '"symbolType"' not in json.dumps(alone.to_dict())
+
+
+@pytest.mark.parametrize("site", [SITE, None])
+def test_colour_of_an_event_fades_up_to_the_published_level(site: str | None) -> None:
+    run = synthetic_run(25)
+    run.connection.execute("update raw.meta set value = '0.5' where key = 'fdr'")
+    run.connection.execute("update raw.event_candidates set q_value = 0.4, reason = null")
+    doubts = set(re.findall(r'"doubt": ([0-9.]+)', json.dumps(charts.events(run, site).to_dict())))
+    assert {"0.8"} <= doubts <= {"0.8", "0", "0.0"}
 
 
 def test_every_event_that_spans_steps_has_a_row_of_its_own() -> None:
