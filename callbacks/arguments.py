@@ -36,6 +36,7 @@ def schedule_of(value: Schedule | str | int | Sequence[int]) -> Schedule:
     """``"log"``: log-spaced; a number n: every n steps; a list: exactly these steps; a Schedule: itself.
 
     Raises:
+        TypeError: if it is something else, or a number is not whole.
         ValueError: if it is another word, or the numbers make no schedule.
     """
     if isinstance(value, Schedule):
@@ -44,4 +45,4 @@ def schedule_of(value: Schedule | str | int | Sequence[int]) -> Schedule:
         if value != "log":
             raise ValueError(f'schedule must be "log", a number of steps, a list of steps or a Schedule, got {value!r}')
         return log_spaced()
-    return every(value) if isinstance(value, int) else at(*value)
+    return at(*value) if isinstance(value, Sequence) else every(value)

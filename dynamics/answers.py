@@ -15,6 +15,8 @@ import pyarrow as pa
 
 WIDEST = 60
 """Characters of a cell in a readable table; what is longer is cut and marked."""
+WIDEST_LAST = 240
+"""The same for text in the last column, which pushes nothing aside."""
 
 
 def rendered(table: pa.Table, format: str) -> str:
@@ -30,7 +32,7 @@ def rendered(table: pa.Table, format: str) -> str:
 
 def readable(table: pa.Table) -> str:
     """Columns side by side, numbers to the right, one line a row, control characters spelled out."""
-    columns = [_cells(table.column(i)) for i in range(table.num_columns)]
+    columns = [_cells(table.column(i), last=i == table.num_columns - 1) for i in range(table.num_columns)]
     right = [_is_number(field.type) for field in table.schema]
     widths = [max(map(len, [name, *cells])) for name, cells in zip(table.column_names, columns, strict=True)]
     lines = [table.column_names, ["-" * width for width in widths], *zip(*columns, strict=True)]
@@ -65,8 +67,9 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def _cells(column: pa.ChunkedArray) -> list[str]:
-    return [_cut(_readable_cell(_json_value(value, column.type))) for value in column.to_pylist()]
+def _cells(column: pa.ChunkedArray, *, last: bool) -> list[str]:
+    widest = WIDEST_LAST if last and pa.types.is_string(column.type) else WIDEST
+    return [_cut(_readable_cell(_json_value(value, column.type)), widest) for value in column.to_pylist()]
 
 
 def _readable_cell(value: Any) -> str:
@@ -81,8 +84,8 @@ def _readable_cell(value: Any) -> str:
     return visible(str(value))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+def _cut(text: str, widest: int) -> str:
+    return text if len(text) <= widest else text[: widest - 1] + "…"
 
 
 def _line(cells: Any, widths: list[int], right: list[bool]) -> str:

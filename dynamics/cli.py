@@ -96,7 +96,11 @@ def _import(commands: Any) -> None:
     p.add_argument("directory", metavar="DIR", help="holds step_<n>.safetensors, each with `activations` [rows, d_in]")
     p.add_argument("run", metavar="RUN", help="run directory; made if it is not there")
     p.add_argument("--site", required=True, metavar="NAME", help="whose output they are, e.g. blocks.3.mlp")
-    p.add_argument("--text", metavar="FILE", help="text of each row: one line a row, or JSON")
+    p.add_argument(
+        "--text",
+        metavar="FILE",
+        help="text of each row: a line a row, or JSON: strings, or lists of tokens, one list a sequence",
+    )
     p.add_argument("--loss", metavar="FILE", help="loss at each step: CSV lines step,loss, or a JSON object")
 
 
@@ -107,7 +111,8 @@ def import_(given: argparse.Namespace) -> int:
     from dynamics.files.importing import import_snapshots, step_files
     from dynamics.files.layout import RunDirectory
 
-    step_files(Path(given.directory))  # before a run is made for nothing
+    wanted = step_files(Path(given.directory)).values()  # before a run is made for nothing
+    others = sorted(path.name for path in Path(given.directory).glob("*.safetensors") if path not in wanted)
     run = RunDirectory.create(given.run)
     with tqdm(desc="import", unit="file", dynamic_ncols=True, disable=None) as bar:
         found = import_snapshots(given.directory, run, given.site, given.text, given.loss, _shown_on(bar))
@@ -117,6 +122,10 @@ def import_(given: argparse.Namespace) -> int:
         f"{counted(first.rows, 'row')} of width {first.d_in} ({last.dtype}), now in {run.path}. "
         f"Next: dynamics analyze {given.run}"
     )
+    if others:
+        print(
+            f"Note: not named step_<n>.safetensors, so left aside: {', '.join(others[:4])}{', …' * (len(others) > 4)}"
+        )
     return 0
 
 

@@ -86,6 +86,7 @@ class Recorder:
         """
         if on_error not in ("warn", "raise"):
             raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}')
+        _require_kinds(schedule, sae)
         settled = isinstance(probe, Probe)
         if settled and not (text is None and mask is None and concepts is None):
             raise ValueError("text, mask and concepts are part of a Probe that is frozen; give them to Probe.freeze")
@@ -329,6 +330,14 @@ class _Faults:
             warnings.warn(message, RecorderWarning, stacklevel=4)
         except Exception:
             log.warning("%s", message)
+
+
+def _require_kinds(schedule: Any, sae: Any) -> None:
+    """Raises TypeError where these are something else: it would only be noticed while training."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be every(n), at(step, ...), log_spaced() or several with |, got {schedule!r}")
+    if not isinstance(sae, SaeConfig):
+        raise TypeError(f"sae must be a SaeConfig, e.g. SaeConfig(n_latents=512, k=16), got {sae!r}")
 
 
 def _whole(step: Any) -> int:

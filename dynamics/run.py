@@ -54,7 +54,7 @@ class Run:
         return self.directory.sites()
 
     def sql(self, query: str, format: str = "arrow") -> Any:
-        """The answer to a query on the run's views; see DESIGN for their columns.
+        """The answer to a query on the run's views; ``show tables`` and ``describe events`` say what there is.
 
         Args:
             query: SQL as DuckDB reads it. It can change nothing and reach no file.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ def every(n: int) -> Schedule:
     """Steps 0, n, 2n, …
 
     Raises:
+        TypeError: if ``n`` is no whole number.
         ValueError: if ``n`` is below 1.
     """
+    n = _whole("every(n)", n)
     if n < 1:
         raise ValueError(f"every(n) needs n of at least 1, got {n}")
     return Schedule(lambda last: (last // n + 1) * n)
@@ -50,15 +54,17 @@ def at(*steps: int) -> Schedule:
     """Exactly the given steps.
 
     Raises:
+        TypeError: if one is no whole number.
         ValueError: if none is given, or one is negative.
     """
+    steps = tuple(_whole("at(step, ...)", step) for step in steps)
     if not steps or min(steps) < 0:
         raise ValueError(f"at(...) needs one or more steps of at least 0, got {steps}")
     ordered = sorted(set(steps))
     return Schedule(lambda last: next((float(s) for s in ordered if s > last), math.inf))
 
 
-def log_spaced(per_doubling: float = 2.0, first: int = 8) -> Schedule:
+def log_spaced(per_doubling: float | int = 2.0, first: int = 8) -> Schedule:
     """Step 0, then ``first`` and from there a fixed number of steps per doubling: 0, 8, 11, 16, 23, 32, …
 
     Features form fastest early, so equal ratios see more than equal distances; a million steps make 34 + 1 checkpoints
@@ -79,3 +85,10 @@ def log_spaced(per_doubling: float = 2.0, first: int = 8) -> Schedule:
         return float(step)
 
     return Schedule(first_after)
+
+
+def _whole(where: str, number: Any) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{where} takes whole numbers of optimiser steps, got {number!r}") from None

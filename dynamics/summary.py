@@ -107,8 +107,8 @@ def _notes(run: Run) -> list[str]:
 
 def _limits(run: Run) -> list[str]:
     return [
-        f"{site}: too few checkpoints to publish a single event of these kinds, only several strong ones together: "
-        f"{kinds}. That none is listed does not show that none happened (view resolution)"
+        f"{site}: the null is too small to publish a single event of these kinds among so many that were tested, only "
+        f"several strong ones together: {kinds}. That none is listed does not show that none happened (view resolution)"
         for site, kinds in run.sql(LIMITED, "rows")
     ]
 

@@ -151,6 +151,21 @@ def test_from_files_to_events_and_a_report(capsys: pytest.CaptureFixture[str], t
     assert "layer/1" in (tmp_path / "page.html").read_text()
 
 
+def test_files_of_another_name_are_said_to_be_left_aside(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("step_0", "step_ten"):
+        safetensors.torch.save_file({"activations": activations(0)}, tmp_path / f"{name}.safetensors")
+    told = said(capsys, "import", str(tmp_path), str(tmp_path / "run"), "--site", "a")
+    assert told.startswith("1 snapshot of a")
+    assert told.endswith("Note: not named step_<n>.safetensors, so left aside: step_ten.safetensors\n")
+
+
+def test_nothing_left_to_do_shows_no_progress(capsys: pytest.CaptureFixture[str], run: str) -> None:
+    assert main(["analyze", run]) == 0
+    out, err = capsys.readouterr()
+    assert "the null is too small to publish a single event of these kinds among so many" in out
+    assert err == ""
+
+
 def test_status_counts_what_is_done_queued_and_failed(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, run: str
 ) -> None:
@@ -236,6 +251,13 @@ def test_a_table_is_readable() -> None:
         "   0.12346  ü",
     ]
     assert rendered(TRICKY.slice(0, 0), "table").endswith("(no rows)\n")
+
+
+def test_long_text_is_cut_but_less_so_in_the_last_column() -> None:
+    cut = rendered(pa.table({"first": ["a" * 100], "last": ["b" * 100]}), "table")
+    assert "a" * 59 + "…" in cut
+    assert "b" * 100 in cut
+    assert "b" * 240 not in rendered(pa.table({"last": ["b" * 300]}), "table")
 
 
 def test_csv_is_read_back_as_it_was() -> None:

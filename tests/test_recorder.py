@@ -162,6 +162,17 @@ def test_a_mistake_raises_before_the_first_step(settings: Any, message: str, tmp
     assert not list(tmp_path.rglob("commit.json"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"schedule": 5}, r"schedule must be every\(n\), .*got 5"), ({"sae": {"k": 4}}, "sae must be a SaeConfig, .*got")],
+)
+def test_an_argument_of_another_kind_raises_at_once(settings: Any, message: str, tmp_path: Path) -> None:
+    unchecked = inspect.unwrap(Recorder.__init__)
+    with pytest.raises(TypeError, match=message):
+        unchecked(Recorder.__new__(Recorder), tmp_path / "run", "*", X, **settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_directory_that_cannot_be_used_raises_at_once(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(NotADirectoryError, match="is a file"):

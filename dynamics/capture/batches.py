@@ -22,12 +22,23 @@ def frozen_batches(data: Any, batch_size: int) -> tuple[Any, ...]:
     if isinstance(data, DataLoader | IterableDataset | Dataset):
         with isolated_random_state():
             loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=batch_size)
-            return tuple(map_tensors(batch, _copy) for batch in loader)
+            batches = tuple(map_tensors(batch, _copy) for batch in loader)
+            _require_tensor(batches)
+            return batches
     if isinstance(data, Tensor | tuple | list | Mapping):
+        _require_tensor(data)
         return tuple(_part(data, slice(start, start + batch_size)) for start in _starts(data, batch_size))
     raise TypeError(
         f"a probe is a tensor, a tuple, list or dict of tensors, a Dataset or a DataLoader, got {type(data).__name__}"
     )
+
+
+def _require_tensor(data: Any) -> None:
+    found = [leaf for _, leaf in leaves(data)]
+    if found and not any(isinstance(leaf, Tensor) for leaf in found):
+        raise TypeError(
+            f"the probe holds no tensor but {type(found[0]).__name__}; give the tensors that the model is called with"
+        )
 
 
 def _starts(data: Any, batch_size: int) -> range:

@@ -75,6 +75,8 @@ def _matches(segments: Sequence[str], pattern: Sequence[str]) -> bool:
 def _no_match(names: Sequence[str], pattern: str) -> str:
     candidates = dict.fromkeys([*(_towards(name, pattern) for name in names), *names])
     near = difflib.get_close_matches(pattern, candidates, n=3, cutoff=0.5)
+    if any(_matches(name.split("."), ["**", *pattern.split(".")]) for name in names):
+        near.insert(0, f"**.{pattern}")  # the end of a name
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else "."
     more = f", … ({len(names)} in all)" if len(names) > SHOWN else ""
     return f"no module matches site {pattern!r}{hint} The model has: {', '.join(names[:SHOWN])}{more}"

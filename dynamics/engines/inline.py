@@ -49,8 +49,8 @@ def work_off(
         growing: more checkpoints are on their way.
         stopped: asked between jobs; true means leave the rest.
     """
-    tally = Tally()
-    with tqdm(total=remaining(run), desc="jobs", unit="job", disable=not progress, dynamic_ncols=True) as bar:
+    tally, left = Tally(), remaining(run)
+    with tqdm(total=left, desc="jobs", unit="job", disable=not (progress and left), dynamic_ncols=True) as bar:
         while not stopped() and (batch := urgent(missing_jobs(run, growing=growing))):
             before = tally.done + tally.failed
             for job in _until(stopped, batch):

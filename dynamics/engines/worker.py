@@ -75,7 +75,7 @@ class WorkerEngine:
     def _await(self, progress: bool) -> None:
         """Until the worker ends; where it has died, the rest is done here."""
         total = remaining(self._run)
-        with tqdm(total=total, desc="jobs", unit="job", disable=not progress, dynamic_ncols=True) as bar:
+        with tqdm(total=total, desc="jobs", unit="job", disable=not (progress and total), dynamic_ncols=True) as bar:
             while self._process is not None and self._process.poll() is None:
                 bar.update(total - remaining(self._run) - bar.n)
                 with contextlib.suppress(subprocess.TimeoutExpired):

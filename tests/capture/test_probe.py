@@ -138,6 +138,12 @@ def test_an_empty_probe_is_refused(data: Any) -> None:
         Probe.freeze(data)
 
 
+@pytest.mark.parametrize("data", [["a", "b"], {"text": ["a"]}, [("a", 1), ("b", 2)]])
+def test_a_probe_without_tensors_says_what_it_holds(data: Any) -> None:
+    with pytest.raises(TypeError, match="the probe holds no tensor but str; give the tensors that the model is called"):
+        Probe.freeze(data)
+
+
 def test_inputs_that_are_not_finite_are_refused() -> None:
     data = torch.zeros(3, 2)
     data[1, 0], data[2, 1] = float("nan"), float("inf")

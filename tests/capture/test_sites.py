@@ -48,6 +48,8 @@ def test_a_pattern_is_matched_segment_by_segment(pattern: str | list[str], expec
         ("embedd", "embed"),
         ("block.1", "blocks.1"),
         ("Blocks.1.attn", "blocks.1.attn"),
+        ("mlp", "**.mlp"),
+        ("0.mlp", "**.0.mlp"),
     ],
 )
 def test_a_misspelt_site_is_answered_with_the_nearest_name(typo: str, meant: str) -> None:
