@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -74,11 +75,20 @@ class Inventory:
         places = [(branch, site) for branch in run.branches() for site in run.sites(branch)]
         shots = [record for branch, site in places for record in snapshots(run, site, branch)]
         saes = [record for branch, site in places for record in sae_records(run, site, branch=branch)]
-        results = [record for branch, site in places if (record := tracking_record(run, site, branch)) is not None]
-        folders = [*map(folder_of, shots), *map(folder_of, saes), *(run.relative(record.path) for record in results)]
+        results = dict(found for branch, site in places for found in _newest(run, site, branch))
+        folders = [*map(folder_of, shots), *map(folder_of, saes)]
         digests = {folder: sha256(run.path / folder / COMMIT) for folder in folders}
+        digests |= {run.relative(record.path): digest for record, digest in results.items()}
         digests |= {f"probes/{probe}": probe for probe in {record.probe for record in shots}}
         return cls(tuple(shots), tuple(saes), tuple(results), digests)
+
+
+def _newest(run: RunDirectory, site: str, branch: str) -> Iterator[tuple[TrackingRecord, str]]:
+    """The newest result of tracking a site, if there is one, with the digest of its commit record."""
+    while (record := tracking_record(run, site, branch)) is not None:
+        with suppress(FileNotFoundError):  # a newer one took its place just now
+            yield record, sha256(record.path / COMMIT)
+            return
 
 
 def folder_of(record: SnapshotRecord | SaeRecord) -> str:

@@ -7,14 +7,16 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 from filelock import BaseFileLock
 
-from dynamics.files import RunDirectory, load_level, lock
+from dynamics.files import DamagedError, RunDirectory, load_level, lock
 from dynamics.files.atomic import put_in_place
 from dynamics.files.layout import BRANCH
 from dynamics.store import database
@@ -23,10 +25,12 @@ from dynamics.store.rows import Inventory, StaleError, add_rows, insert
 
 __all__ = ["SqlError", "build", "connect", "publish", "query"]
 
+Made = TypeVar("Made")
 PRIVATE = ".history-"
 """How the names of copies begin that are not published yet."""
 
 
+@database.interruptible()
 def build(run: RunDirectory) -> None:
     """Make the history anew from the files of the run.
 
@@ -37,9 +41,11 @@ def build(run: RunDirectory) -> None:
         RuntimeError: if a newer version made the history.
     """
     with _writing(run):
-        _build(run, Inventory.of(run), aside=run.history.is_file() and _state(run.history) is None)
+        damaged = run.history.is_file() and _state(run.history) is None
+        _from_inventory(run, lambda inventory: _build(run, inventory, aside=damaged))
 
 
+@database.interruptible()
 def publish(run: RunDirectory) -> bool:
     """Add what was committed since the last time, and make it visible at once.
 
@@ -54,21 +60,35 @@ def publish(run: RunDirectory) -> bool:
         RuntimeError: if a newer version made the history.
     """
     with _writing(run):
+        return _from_inventory(run, lambda inventory: _publish(run, inventory))
+
+
+def _publish(run: RunDirectory, inventory: Inventory) -> bool:
+    state = _state(run.history) if run.history.is_file() else None
+    if state == _wanted(run, inventory):
+        return False
+    damaged = state is None and run.history.is_file()
+    if state is not None:
+        try:
+            _make(run, inventory, base=run.history)
+            return True
+        except StaleError:
+            pass
+        except duckdb.Error:
+            damaged = True
+    _build(run, inventory, aside=damaged)
+    return True
+
+
+def _from_inventory(run: RunDirectory, made: Callable[[Inventory], Made]) -> Made:
+    """What ``made`` makes of what is committed; again, where a result was replaced while it was read."""
+    while True:
         inventory = Inventory.of(run)
-        state = _state(run.history) if run.history.is_file() else None
-        if state == _wanted(run, inventory):
-            return False
-        damaged = state is None and run.history.is_file()
-        if state is not None:
-            try:
-                _make(run, inventory, base=run.history)
-                return True
-            except StaleError:
-                pass
-            except duckdb.Error:
-                damaged = True
-        _build(run, inventory, aside=damaged)
-        return True
+        try:
+            return made(inventory)
+        except (DamagedError, FileNotFoundError):
+            if Inventory.of(run).digests == inventory.digests:
+                raise
 
 
 def _writing(run: RunDirectory) -> BaseFileLock:

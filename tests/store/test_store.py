@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +26,7 @@ from dynamics.files import (
     write_snapshot,
     write_tracking,
 )
-from dynamics.store import build, connect, database, publish, query
+from dynamics.store import build, connect, database, publish, query, rows
 from dynamics.store.rows import TRACKED
 
 AddStep = Callable[[int], None]
@@ -242,6 +243,29 @@ def test_a_full_disk_leaves_the_history_as_it_was(
     assert run.history.read_bytes() == before
     assert not list(run.path.glob(".history-*"))
     assert publish(run)
+
+
+@pytest.mark.parametrize("meanwhile", ["the inventory is taken", "its tables are read"])
+def test_a_result_that_is_replaced_while_it_is_read_is_read_anew(
+    run: RunDirectory, add_step: AddStep, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    add_step(0)
+    name = {"the inventory is taken": "sha256", "its tables are read": "load_tables"}[meanwhile]
+    read, overtaken = getattr(rows, name), list[object]()
+
+    def read_too_late(what: Any) -> Any:
+        if not overtaken and (name == "load_tables" or "tracking" in what.parts):
+            overtaken.append(what)
+            for step in (1, 2):  # the last but one is kept
+                add_step(step)
+        return read(what)
+
+    monkeypatch.setattr(rows, name, read_too_late)
+    assert publish(run)
+    assert overtaken
+    publish(run)
+    notes = query(run, "from notes").to_pylist()
+    assert [row["note"][:15] for row in notes] == ["tracked 3 steps"] * 2
 
 
 def test_what_a_killed_writer_left_is_removed(run: RunDirectory, add_step: AddStep) -> None:
