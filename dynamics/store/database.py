@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -89,6 +91,23 @@ def _blank() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("set enable_progress_bar = false")
     return connection
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C stays Ctrl-C inside.
+
+    DuckDB asks for signals while it works, and tells of one with an error of its own, which would pass for a fault.
+
+    Raises:
+        KeyboardInterrupt: where a signal that ends the program came while DuckDB was at work.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 def literal(value: object) -> str:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynamics.files import RunDirectory
-from dynamics.store.database import reader
+from dynamics.store.database import interruptible, reader
 
 
 class SqlError(ValueError):
     """A query that cannot be answered, in one sentence."""
 
 
+@interruptible()
 def connect(run: RunDirectory) -> duckdb.DuckDBPyConnection:
     """A connection to the history as it is published now; later publications do not show in it.
 
@@ -36,6 +37,7 @@ def connect(run: RunDirectory) -> duckdb.DuckDBPyConnection:
         ) from None
 
 
+@interruptible()
 def query(run: RunDirectory, sql: str) -> pa.Table:
     """The rows that one SQL statement gives on the current history.
 

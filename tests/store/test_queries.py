@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from dynamics.files import RunDirectory
+from dynamics.pipeline.publishing import publish_if_due
 from dynamics.store import SqlError, connect, publish, query
 
 
@@ -75,3 +76,15 @@ def test_a_damaged_history_names_the_way_out(published: RunDirectory, bad: bytes
     published.history.write_bytes(bad)
     with pytest.raises(RuntimeError, match=r"history\.duckdb .*`dynamics rebuild` makes it again from the files"):
         query(published, "from events")
+
+
+def test_an_interrupt_while_the_history_is_published_is_not_passed_over(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("Query interrupted")  # as DuckDB says it
+
+    monkeypatch.setattr("dynamics.store.store.add_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish_if_due(run)
+    assert not list(run.path.glob(".history-*"))
