@@ -99,6 +99,7 @@ class Recorder:
         self._sites: list[_Site] = []
         self._engine: Engine | None = None
         self._last = -1
+        self._begun = False
         self._closed = False
 
     @property
@@ -150,17 +151,18 @@ class Recorder:
         rows, d_in = reading.activations.shape
         self._sae.resolved(d_in)
         records = snapshots(self._directory, name)
-        site = _Site(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), set())
+        site = _Site(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), {})
         for record in records:
             site.require_same(record, self.run)
-        return replace(site, recorded={record.step for record in records})
+        return replace(site, recorded={record.step: record.fingerprint for record in records})
 
     def _say_size(self, until: int | None) -> None:
         each = sum(site.rows * site.d_in for site in self._sites) * torch.float32.itemsize
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > self._last])
         total = f", {count} of them until step {until}: {_size(each * count)}" if until is not None else ""
         names = counted(len(self._sites), "site")
-        log.info("recording %s to %s: %s per snapshot%s", names, self.run, _size(each), total)
+        known = f"; it has snapshots up to step {self._last}, and goes on after that" if self._last >= 0 else ""
+        log.info("recording %s to %s: %s per snapshot%s%s", names, self.run, _size(each), total, known)
         free = shutil.disk_usage(self.run).free
         if free < each * count:
             self._faults.warn(f"{self.run} has {_size(free)} free, but the snapshots will take {_size(each * count)}")
@@ -190,13 +192,17 @@ class Recorder:
             Whether a snapshot was taken.
 
         Raises:
-            ValueError, TypeError: only on the first call, as :meth:`prepare`, or if that has no whole number as step.
+            ValueError, TypeError: only on the first call, as :meth:`prepare`, if that has no whole number as step, or
+                if the run has a snapshot of that step from another training.
         """
-        if self._engine is None:
+        if not self._begun:
             step = _whole(step)
         self.prepare(model)
         if _rank() > 0:
             return False
+        if not self._begun:
+            self._require_same_training(unwrapped(model), step)
+            self._begun = True
         try:
             step = _whole(step)
             if self._closed or not self._schedule.due(self._last, step):
@@ -209,6 +215,19 @@ class Recorder:
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
+
+    def _require_same_training(self, model: nn.Module, step: SupportsIndex) -> None:
+        """Raises ValueError where the run has seen other weights at this step: two histories in one are neither."""
+        known = {site.recorded.get(operator.index(step)) for site in self._sites} - {None}
+        try:
+            same = not known or fingerprint(model) in known
+        except Exception:
+            same = True  # a model of which no fingerprint can be taken is warned about at its snapshots
+        if not same:
+            raise ValueError(
+                f"{self.run} holds another training: its model had other weights at step {step}; "
+                "name a directory of its own for this one"
+            )
 
     def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
         wanted = [site for site in self._sites if facts.step not in site.recorded]
@@ -229,7 +248,7 @@ class Recorder:
         except Exception as error:
             self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
             return False
-        site.recorded.add(facts.step)
+        site.recorded[facts.step] = facts.fingerprint
         return True
 
     def _hand_over(self) -> None:
@@ -277,8 +296,8 @@ class _Site:
     d_in: int
     positions: int | None
     probe: str
-    recorded: set[int]
-    """Steps of which there is a snapshot."""
+    recorded: dict[int, str | None]
+    """Steps of which there is a snapshot, with the fingerprint of the model."""
 
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
         """Raises ValueError where a snapshot of the run has other rows or another width than the model gives now."""

@@ -104,6 +104,29 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_another_training_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    model = model_of()
+    with recorder_of(tmp_path) as recorder:
+        recorder.step(model, 0)
+        model[0].weight.data.mul_(2)
+        recorder.step(model, 2)
+    again = recorder_of(tmp_path, on_error="warn")
+    again.prepare(model)  # as adapters do
+    with pytest.raises(ValueError, match="holds another training: its model had other weights at step 0; name a dir"):
+        again.step(model, 0)
+    assert not recorder_of(tmp_path).step(model, 2)  # resumed there
+    assert not recorder_of(tmp_path).step(model_of(), 0)  # the same training once more
+    assert recorder_of(tmp_path).step(model, 4)
+
+
+def test_what_a_directory_holds_already_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "dynamics")
+    recorder_of(tmp_path).step(model_of(), 0)
+    assert "it has snapshots" not in caplog.text
+    recorder_of(tmp_path).step(model_of(), 0)
+    assert "it has snapshots up to step 0, and goes on after that" in caplog.text
+
+
 def test_a_site_that_is_added_later_is_recorded_beside_the_others(tmp_path: Path) -> None:
     model = model_of()
     recorder_of(tmp_path, sites="0").step(model, 0)
