@@ -21,6 +21,7 @@ import safetensors.torch
 
 from dynamics.answers import rendered
 from dynamics.cli import main, parser
+from dynamics.files.atomic import lock
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import sae_records
 from dynamics.files.settings import write_settings
@@ -219,8 +220,11 @@ def test_given_up_jobs_make_the_exit_code_and_are_tried_again_on_request(
 def test_an_interrupted_analysis_keeps_what_is_done_and_goes_on(make_run: MakeRun) -> None:
     run = make_run(6)
     command = [sys.executable, "-m", "dynamics", "analyze", str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
-        while len(sae_records(run, SITE)) < 2:
+    with (
+        lock(run.locks / f"{Job('chain', SITE, 40).name}.lock"),  # or all may be done before it is interrupted
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first,
+    ):
+        while len(sae_records(run, SITE)) < 2 and first.poll() is None:
             time.sleep(0.01)
         first.send_signal(signal.SIGINT)
         _, err = first.communicate()
