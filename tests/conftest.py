@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,12 @@ from dynamics.files.snapshots import load_activations
 from dynamics.pipeline import fits
 from dynamics.pipeline.plan import SiteState, null_span
 from tests.small_runs import MakeRun, runs_in
+
+# The same examples in every run, however slowly they come: what fails was changed, not drawn.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture

@@ -57,7 +57,6 @@ def digests(script: str, trainings: dict[str, list[str]]) -> dict[str, dict[str,
         [sys.executable, str(SCRIPTS / f"{script}.py"), *(f"{n}:off,{','.join(m)}" for n, m in trainings.items())],
         capture_output=True,
         text=True,
-        timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +166,7 @@ def test_an_existing_directory_is_left_alone(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = time.monotonic()
+    before = seconds_of_processor()
     done = subprocess.run(
         [sys.executable, "-m", "studies.language_model", "--quick", "--run", RUN],
         cwd=tmp_path,
@@ -175,7 +175,7 @@ def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert time.monotonic() - started < 180
+    assert seconds_of_processor() - before < 180
     assert "nearest model: unigram" in done.stdout
     assert f'dynamics sql {RUN} "with compared' in done.stdout
     assert (tmp_path / RUN / "report.html").stat().st_size > 100_000
@@ -188,6 +188,12 @@ def test_the_small_run_from_start_to_report(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.chdir(tmp_path)
     run_notebook(ROOT / "notebooks" / "first_steps.ipynb")
+
+
+def seconds_of_processor() -> float:
+    """What ended child processes have used; on a clock, a busy machine would count too."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run_notebook(path: Path) -> None:
