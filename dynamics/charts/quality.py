@@ -91,13 +91,15 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     chain, seeds = (
         alt.Chart(values(shown[arm])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip) for arm in ("chain", "seed")
     )
-    restarts = alt.Chart(values([row for row in shown["chain"] if row["restarts"]])).encode(
-        x=axis.x(labels=labels), y=y, tooltip=tooltip
-    )
+    restarted = [row for row in shown["chain"] if row["restarts"]]
+    restarts = alt.Chart(values(restarted)).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
     layers = [
         chain.mark_line(strokeWidth=1.8).encode(color=colour),
         chain.mark_point(filled=True, opacity=1, size=20 if len(shown["chain"]) <= 60 else 6).encode(color=colour),
-        seeds.mark_point(filled=False, strokeWidth=1.5, size=36).encode(color=colour),
-        restarts.mark_point(shape="triangle-up", filled=True, size=90, color=KINDS["death"], opacity=1, yOffset=-8),
     ]
+    if shown["seed"]:
+        layers.append(seeds.mark_point(filled=False, strokeWidth=1.5, size=36).encode(color=colour))
+    if restarted:
+        red = KINDS["death"]
+        layers.append(restarts.mark_point(shape="triangle-up", filled=True, size=90, color=red, opacity=1, yOffset=-8))
     return alt.layer(*layers).properties(width=WIDTH, height=100)
