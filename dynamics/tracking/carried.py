@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.checkpoint import Checkpoint
 
@@ -50,6 +50,10 @@ class Carried:
         total = np.square(self.mean).sum(axis=1)
         signal = np.maximum(self.squared_norm, 0.05 * total + 1e-12)
         return np.asarray(np.sqrt(np.maximum(total - signal, 0) / signal))
+
+    def at(self, positions: Int[np.ndarray, " some"]) -> Carried:
+        """The directions of some of the latents."""
+        return Carried(self.first[positions], self.second[positions])
 
     def cosine_to(self, other: Carried) -> Float[np.ndarray, " live"]:
         """Cosine with the same latents' directions at another checkpoint, each pair from different halves."""

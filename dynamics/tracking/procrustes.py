@@ -18,3 +18,9 @@ def procrustes(
     total = float(np.square(earlier).sum() + np.square(later).sum())
     residual = max(0.0, 1 - 2 * float(values.sum()) / max(total, 1e-12))
     return np.asarray(u @ vt, dtype=np.float32), residual
+
+
+def nearest_orthogonal(matrix: Float[np.ndarray, "d_in d_in"]) -> Float[np.ndarray, "d_in d_in"]:
+    """The orthogonal map R with the largest ⟨R, ``matrix``⟩."""
+    u, _, vt = la.svd(matrix, check_finite=False)
+    return np.asarray(u @ vt, dtype=np.float32)

@@ -9,12 +9,19 @@ from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.carried import Carried
 from dynamics.tracking.linking import Links
+from dynamics.tracking.procrustes import nearest_orthogonal
 from dynamics.tracking.timeline import Timeline
 
 STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
 AS_BEFORE = 0.8
 """Correlation of a turning feature's codes before and after, against the usual link's, to have fired as before."""
+ROUNDS = 3
+"""Of reweighting for the turn of the space."""
+UNTOLD = 0.03
+"""Weight of all activations' turn for each feature whose direction is as much noise as signal."""
+NOTHING_TOLD = 1e-3
+"""Its least weight: it speaks where no feature reaches."""
 PER_UNCERTAINTY = 40.0
 """Degrees more per unit of relative noise of its carried direction."""
 
@@ -46,8 +53,10 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     position = timeline.position_at(former, latter)
     i = np.flatnonzero(position >= 0)
     j = position[i]
-    rotation = timeline.carrying.rotation(timeline.place(former), timeline.place(latter))
-    ahead = _angles(timeline.carried(former, former), timeline.carried(former, latter), rotation)[i]
+    whole = timeline.carrying.rotation(timeline.place(former), timeline.place(latter))
+    here, there = timeline.carried(former, former), timeline.carried(former, latter)
+    rotation = _turn_of_the_rest(here.at(i), there.at(i), whole)
+    ahead = _angles(here, there, rotation)[i]
     back = _angles(timeline.carried(latter, former), timeline.carried(latter, latter), rotation)[j]
     angle = np.minimum(ahead, back)
     usual = float(np.median(angle)) if len(angle) else 0.0
@@ -90,6 +99,33 @@ def _as_before(
     usual = float(np.median(list(found.values()))) if found else 0.0
     correlation = np.array([found.get(n, 0.0) for n in j.tolist()], dtype=float)
     return correlation, correlation >= AS_BEFORE * usual
+
+
+def _turn_of_the_rest(
+    here: Carried, there: Carried, whole: Float[np.ndarray, "d_in d_in"]
+) -> Float[np.ndarray, "d_in d_in"]:
+    """The turn of the space, as those features show it that turn least against it.
+
+    ``whole``, fitted to all activations, follows a feature that turns and is a large part of a small space, and what
+    does not turn with the features. Here every feature weighs less the further it turns (Geman and McClure 1987), and
+    ``whole`` speaks for what their directions cannot tell.
+    """
+    noise, size = np.maximum(here.uncertainty, there.uncertainty), _size(here) * _size(there)
+    rotation = whole
+    for _ in range(ROUNDS):
+        angle = _angles(here, there, rotation)
+        usual = float(np.median(angle)) if len(angle) else 0.0
+        weight = (1 + (angle / (usual + STEADY + PER_UNCERTAINTY * noise)) ** 2) ** -2
+        each = (weight / (2 * size))[:, None]
+        shown = (here.first * each).T @ there.second + (here.second * each).T @ there.first
+        untold = max(NOTHING_TOLD, UNTOLD * float(weight @ noise**2))
+        rotation = nearest_orthogonal(shown + untold * whole)
+    return rotation
+
+
+def _size(carried: Carried) -> Float[np.ndarray, " live"]:
+    """Root mean square norm of the two halves, their noise included: a direction that is mostly noise says little."""
+    return np.asarray(np.sqrt((np.square(carried.first) + np.square(carried.second)).sum(axis=1) / 2) + 1e-12)
 
 
 def _angles(here: Carried, there: Carried, rotation: Float[np.ndarray, "d_in d_in"]) -> Float[np.ndarray, " live"]:

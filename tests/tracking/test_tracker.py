@@ -30,17 +30,10 @@ TABLES = {
     "pairs", "links", "event_candidates", "feature_history", "tracks", "onsets", "transitions", "change", "population",
     "resolution",
 }  # fmt: skip
-FAILS = {
-    "drift": "the turn of the whole space follows the drifting feature, so that a bystander drifts against it",
-}
-CASES = [
-    pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=FAILS[name])) if name in FAILS else name
-    for name in gallery.NAMES
-]
 WITH_NULLS = [n for n in gallery.NAMES if n not in ("one_checkpoint", "two_checkpoints", "no_live_latents")]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", gallery.NAMES)
 def test_the_gallery_is_published_as_it_was_planted(name: str) -> None:
     found = gallery.published(gallery.tracked(name).tables["event_candidates"])
     expected = gallery.case(name).expected

@@ -31,7 +31,6 @@ def test_a_rotation_stands_out_at_its_step(backwards: bool) -> None:
     assert found.score[0] > 2 * found.score[1:].max()
 
 
-@pytest.mark.xfail(strict=True, reason="the turn of the whole space is fitted to the turning feature too: 35° of 60°")
 def test_a_rotation_is_measured_in_full() -> None:
     found = all_turns("rotation")[3]
     assert found.angle[0] == pytest.approx(60, abs=10)
@@ -65,7 +64,6 @@ def test_a_slow_drift_adds_up_over_its_track() -> None:
     assert (found.first[0], found.last[0]) == (0, gallery.CHECKPOINTS - 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the turn of the whole space is fitted to the turning feature too: 46° of 80°")
 def test_a_drift_is_measured_in_full() -> None:
     assert drifts(timeline("drift")).angle[0] == pytest.approx(80, abs=10)
 
