@@ -42,10 +42,10 @@ def chain_steps(run: RunDirectory) -> list[int]:
     return [record.step for record in sae_records(run, SITE, "chain")]
 
 
-def test_null_chains_start_at_ever_doubling_positions_that_never_move() -> None:
+def test_null_chains_start_at_positions_that_never_move_and_cost_half_of_the_chain() -> None:
     assert [null_starts(n) for n in range(5)] == [[], [], [], [], [0]]
-    assert null_starts(7) == [0, 3]
-    assert null_starts(52) == [0, 3, 6, 12, 24, 48]
+    assert null_starts(9) == [0, 5]
+    assert null_starts(52) == [0, 5, 15, 25, 35, 45]
     assert all(null_starts(n) == null_starts(n + 1)[: len(null_starts(n))] for n in range(100))
 
 
@@ -63,7 +63,7 @@ def test_a_run_is_worked_off_arm_by_arm(make_run: MakeRun) -> None:
     assert (tally.done, tally.failed) == (8, 0)
     assert [(r.arm, r.step, r.seed) for r in sae_records(run, SITE)] == [
         *(("chain", step, 0) for step in (0, 10, 20, 30, 40)),
-        *(("null", step, 0) for step in (10, 20, 30)),
+        *(("null", step, 0) for step in (10, 20, 30, 40)),
         ("seed", 30, 0),
     ]
     assert missing_jobs(run) == []
@@ -110,12 +110,24 @@ def test_new_checkpoints_add_to_what_is_there(make_run: MakeRun) -> None:
     work_off(run)
     before = tracking_record(run, SITE)
     add_snapshot(run, SITE, 40)
-    assert work_off(run).done == 2
+    assert work_off(run).done == 3
     after = tracking_record(run, SITE)
     assert before is not None
     assert after is not None
     assert before.inputs != after.inputs
     assert chain_steps(run) == [0, 10, 20, 30, 40]
+
+
+def test_a_null_chain_that_grew_with_the_run_is_as_if_made_at_once(make_run: MakeRun) -> None:
+    grown, whole = make_run(4, name="grown"), make_run(7, name="whole")
+    for step in (40, 50, 60):
+        work_off(grown)
+        add_snapshot(grown, SITE, step)
+    work_off(grown)
+    work_off(whole)
+    nulls = sae_records(whole, SITE, "null")
+    assert [r.step for r in nulls] == [10, 20, 30, 40, 50]
+    assert sae_records(grown, SITE, "null") == nulls
 
 
 def imported(run: RunDirectory, step: int, n_latents: int, architecture: str = "topk") -> None:
@@ -135,7 +147,7 @@ def test_what_is_trained_beside_imported_saes_has_their_form(make_run: MakeRun) 
     assert {(r.arm, r.step): (r.n_latents, r.k) for r in sae_records(run, SITE)} == {
         **{("chain", step): (12, 3) for step in (0, 10, 20)},
         **{("chain", step): (20, 3) for step in (30, 40)},
-        **{("null", step): (12, 3) for step in (10, 20, 30)},
+        **{("null", step): (12, 3) for step in (10, 20, 30, 40)},
         ("seed", 30): (20, 3),
     }
 

@@ -55,15 +55,19 @@ def _continued(run: RunDirectory, last: SaeRecord, previous: Activations, given:
 
 
 def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
-    """A short chain over surrogate snapshots, in which nothing happened by construction."""
+    """A short chain over surrogate snapshots, in which nothing happened by construction; goes on where it stopped."""
     chosen, (start, *rest) = settings(run), null_span(state, seed)
     before, rows, config = _inputs(run, state, start.step, chosen)
-    sae = load_sae(run, start)
+    sae, made = load_sae(run, start), {r.step: r for r in state.others if (r.arm, r.seed) == ("null", seed)}
     for record, x in zip(rest, null_snapshots(run, state, seed), strict=True):
-        generator = seeded(config, state.branch, state.site, "null", seed, record.step)
-        fit = fit_next(sae, Scaling.of(before), x, rows, config, generator)
-        _write(run, state, ("null", record.step, seed), fit, x, chosen)
-        sae, before = fit.sae, x
+        if record.step in made:
+            sae = load_sae(run, made[record.step])
+        else:
+            generator = seeded(config, state.branch, state.site, "null", seed, record.step)
+            fit = fit_next(sae, Scaling.of(before), x, rows, config, generator)
+            _write(run, state, ("null", record.step, seed), fit, x, chosen)
+            sae = fit.sae
+        before = x
 
 
 def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:

@@ -13,14 +13,16 @@ from dynamics.files.snapshots import SnapshotRecord, snapshots
 from dynamics.pipeline.failures import given_up
 from dynamics.pipeline.job import Job
 
-NULL_STEPS = 3
-"""Surrogate checkpoints of a null chain after its start."""
+NULL_STEPS = 5
+"""Surrogate checkpoints of a null chain after its start: births are looked for over as many checkpoints."""
+FEWEST_NULL_STEPS = 3
+"""With fewer checkpoints after its start there is no null chain; with fewer than all it grows as they come."""
 SEED_POSITIONS = (3, 12, 48)
 """Checkpoints, counted from 0, that get an independent second SAE."""
 GROWTH = 1.25
 """While training goes on, a site is tracked again when its chain has grown by this factor."""
 
-TRACKING = 2
+TRACKING = 3
 """Counts up when tracking says something else of the same SAEs, so that every run is tracked again."""
 
 
@@ -107,18 +109,16 @@ def open_fits(state: SiteState) -> list[Job]:
 
 
 def null_starts(checkpoints: int) -> list[int]:
-    """Positions where null chains start: 0, 3, 6, 12, 24, … as far as there are checkpoints for all of its steps.
+    """Positions where null chains start: 0, 5, 15, 25, … as far as there are checkpoints for the first of its steps.
 
-    More checkpoints only ever add starts, so a chain that was made stays valid.
+    About half as many fits as the chain's. More checkpoints only ever add starts and steps: what was made stays valid.
     """
-    starts = [0]
-    while starts[-1] + NULL_STEPS < checkpoints:
-        starts.append(max(2 * starts[-1], NULL_STEPS))
-    return starts[:-1]
+    starts = [0, *range(NULL_STEPS, checkpoints, 2 * NULL_STEPS)]
+    return [start for start in starts if start + FEWEST_NULL_STEPS < checkpoints]
 
 
 def null_span(state: SiteState, seed: int) -> list[SaeRecord]:
-    """The chain's SAEs over which null chain number ``seed`` runs: its start, then its steps."""
+    """The chain's SAEs over which null chain number ``seed`` runs: its start, then what is there of its steps."""
     start = null_starts(len(state.chain))[seed]
     return state.chain[start : start + NULL_STEPS + 1]
 
