@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,6 +11,10 @@ from dynamics.tracking.timeline import Timeline, window
 
 BEFORE = 4
 """Checkpoints before a latent's first sight in which its feature may have begun: SAEs see late."""
+GROWING = 2
+"""Checkpoints over which a feature may grow from nothing to what it is; they count neither as before nor as after."""
+GROWN = 4
+"""Checkpoints after the first sight in which it may grow on; it is dated by half of that size."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Beginnings:
     score: Float[np.ndarray, " live"]
     """Presence from the step on less presence before it, in units of what the estimate can tell."""
     date: Int[np.ndarray, " live"]
-    """Place of the first checkpoint that carries the feature."""
+    """Place of the first checkpoint that carries the feature: half of it and more, where it grows."""
     before: Float[np.ndarray, " live"]
     after: Float[np.ndarray, " live"]
 
@@ -33,16 +37,22 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
     """
     places = list(window(index, BEFORE, 0, len(timeline)))
     curve = _presence_curve(timeline, index, places)
-    step_up = np.full((len(places), curve.shape[0]), -1.0)
-    before, after = np.zeros_like(step_up), np.zeros_like(step_up)
+    grown = np.median([timeline.presence(index, s) for s in window(index, 0, GROWN, len(timeline))], axis=0)
+    found = Beginnings(*(np.full(curve.shape[0], value) for value in (-1.0, 0, 0.0, 0.0)))
     for at in range(1, len(places)):
-        before[at] = curve[:, max(0, at - 2) : at].max(axis=1)
-        after[at] = np.minimum(curve[:, at:].min(axis=1), 1)
-        step_up[at] = after[at] - before[at]
-    best = step_up.argmax(axis=0)
-    each = np.arange(curve.shape[0])
-    score = np.maximum(step_up[best, each], 0) / timeline.blur(index)
-    return Beginnings(score, np.asarray(places)[best], before[best, each], after[best, each])
+        after = np.minimum(curve[:, at:].min(axis=1), 1)
+        for last in {*range(max(1, at - 1 - GROWING), at), at - 1}:  # growth: only where two checkpoints go before
+            before = curve[:, max(0, last - 1) : last + 1].max(axis=1)
+            half = curve[:, last + 1 :] >= (before + np.maximum(after, grown))[:, None] / 2
+            date = np.where(half.any(axis=1), places[last + 1] + half.argmax(axis=1), index)
+            found = _better(found, Beginnings(after - before, date, before, after))
+    return replace(found, score=np.maximum(found.score, 0) / timeline.blur(index))
+
+
+def _better(one: Beginnings, other: Beginnings) -> Beginnings:
+    """Of each latent the sharper of two."""
+    sharper = other.score > one.score
+    return Beginnings(*(np.where(sharper, getattr(other, f.name), getattr(one, f.name)) for f in fields(one)))
 
 
 def _presence_curve(timeline: Timeline, index: int, places: list[int]) -> Float[np.ndarray, "live places"]:
@@ -50,6 +60,8 @@ def _presence_curve(timeline: Timeline, index: int, places: list[int]) -> Float[
     following = timeline.following(index)
     goes_on = np.flatnonzero(following >= 0)
     if len(goes_on):
+        # A latent that fits noise is wholly present where it was fitted, and nowhere else: its own place says nothing.
+        own[:, -1] = timeline.presence(index, index + 1)
         later = np.stack([timeline.presence(index + 1, s) for s in places], axis=1)
         own[goes_on] = (own[goes_on] + later[following[goes_on]]) / 2
     return own
