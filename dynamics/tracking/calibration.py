@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 TAIL = 20
-"""Largest null scores that a tail is fitted to; with fewer scores above 0, p is counted only."""
+"""Largest null scores that a tail is fitted to."""
+FEWEST = 5
+"""With fewer scores above 0 there is no tail: p is counted only."""
 NEVER_BELOW = 0.02
 """How far below one over the number of null candidates a fitted tail may go: an extrapolation of 50 times, no more."""
 
@@ -17,9 +19,9 @@ def p_values(observed: Scores, null: Float[np.ndarray, " m"], kindred: Float[np.
     """Chance that a null candidate scores at least as high.
 
     Counted, p = (1 + null at least as high) / (1 + null), where the null reaches; beyond it by an exponential tail
-    fitted to its 20 largest scores, and never more than 50 times past counting. The tail is the predictive distribution
-    of one more score, (1 + x / S)^-n for n excesses that sum up to S, so few scores give a heavy one. 1 everywhere
-    without a null.
+    fitted to its 20 largest scores above 0, or to 5 and more where there are no 20, and never more than 50 times past
+    counting. The tail is the predictive distribution of one more score, (1 + x / S)^-n for n excesses that sum up to S,
+    so few scores give a heavy one. 1 everywhere without a null.
 
     Args:
         observed: scores to be judged.
@@ -33,9 +35,9 @@ def p_values(observed: Scores, null: Float[np.ndarray, " m"], kindred: Float[np.
         return np.ones(len(observed))
     counted = _counted(observed, null)
     claimed = null[null > 0]
-    if len(claimed) >= TAIL:
+    if len(claimed) >= FEWEST:
         fitted = len(claimed) / n * _survival(observed, claimed)
-    elif kindred is not None and np.sum(kindred > 0) >= TAIL:
+    elif kindred is not None and np.sum(kindred > 0) >= FEWEST:
         fitted = (1 + len(claimed)) / (1 + n) * _survival(observed, kindred[kindred > 0])
     else:
         return counted
@@ -54,7 +56,8 @@ def _survival(observed: Scores, scores: Float[np.ndarray, " m"]) -> Scores:
     counted = _counted(observed, scores)
     if total <= 0:
         return counted
-    tail = TAIL / len(scores) * (1 + np.maximum(observed - threshold, 0) / total) ** -(TAIL - 1)
+    n = len(largest)
+    tail = n / len(scores) * (1 + np.maximum(observed - threshold, 0) / total) ** -(n - 1)
     return np.asarray(np.where(observed > largest[-1], np.minimum(tail, counted), counted))
 
 
