@@ -16,7 +16,7 @@ from dynamics.tracking.timeline import Kin, Timeline, window
 KINSHIP = 0.5
 """Smallest cosine of a child's carried direction with its parent."""
 INSIDE = 0.5
-"""Smallest share of a child's rows on which the parent fired."""
+"""Smallest share of a child's rows on which the parent fired, against what a continuing latent's does."""
 PART = 0.1
 """Share of the parent's rows that each child should take; a smaller one lowers the score in proportion."""
 CHILDREN = 4
@@ -50,10 +50,17 @@ def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     kin = timeline.kin(former, latter)
     curves = _Cosines(timeline, latter)
     presence = timeline.presence(latter, former)
-    able = (kin.kinship >= KINSHIP) & (kin.inside_child >= INSIDE) & (presence[kin.child] >= 0.3)
+    inside = kin.inside_child >= INSIDE * _usual_inside(timeline, kin, former, latter)
+    able = (kin.kinship >= KINSHIP) & inside & (presence[kin.child] >= 0.3)
     return [
         _best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))
     ]
+
+
+def _usual_inside(timeline: Timeline, kin: Kin, former: int, latter: int) -> float:
+    """Median share of a latent's rows on which the one that it continues fired."""
+    follows = timeline.position_at(former, latter)[kin.parent] == kin.child
+    return float(np.median(kin.inside_child[follows])) if follows.any() else 1.0
 
 
 def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndarray, " family"]]:
