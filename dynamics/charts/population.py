@@ -57,6 +57,8 @@ def _message(rows: list[Row]) -> str:
     seen = {kind: sum(row[kind + "s"] for row in rows) for kind in _KINDS}
     came = [count(number, kind) for kind, number in seen.items() if number]
     told = listed(came) if came else "no births, deaths, splits or merges above retraining noise"
+    if first["live"] == last["live"]:
+        return f"{count(last['live'], 'live latent')} at the first and the last checkpoint, with {told}"
     return f"From {first['live']:,} to {last['live']:,} live latents, with {told}"
 
 
@@ -69,9 +71,10 @@ def _expected(rows: list[Row]) -> str:
 
 
 def _living(axis: StepAxis, rows: list[Row]) -> Any:
+    whole = alt.Axis(tickCount=4, labelExpr="datum.value % 1 ? '' : format(datum.value, ',d')")
     base = alt.Chart(values(rows)).encode(
         x=axis.x(labels=False),
-        y=alt.Y("live:Q", title="live latents", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=4, format=",d")),
+        y=alt.Y("live:Q", title="live latents", scale=alt.Scale(zero=True), axis=whole),
         tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("live:Q", title="live latents", format=",d")],
     )
     line = base.mark_line(color=INK, strokeWidth=1.8)
@@ -80,26 +83,9 @@ def _living(axis: StepAxis, rows: list[Row]) -> Any:
 
 
 def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bool = False) -> Any:
-    above, below = {"birth": "births", "split": "splits"}[up], {"death": "deaths", "merge": "merges"}[down]
-    shown = [
-        {
-            "step": row["step"],
-            "up": row[above],
-            "down": -row[below],
-            "fewer": row[below],
-            "high": row["null_" + above],
-            "low": -row["null_" + below],
-            "band": f"{row['null_' + above]:.2g} {above}, {row['null_' + below]:.2g} {below}",
-        }
-        for row in rows
-    ]
-    reach = max(2.0, *(abs(row[name]) for row in shown for name in ("up", "down", "high", "low")))
-    top, bottom = (
-        max(1.0, *(max(r["up"], r["high"]) for r in shown)),
-        min(-1.0, *(min(r["down"], r["low"]) for r in shown)),
-    )
-    scale = alt.Scale(domain=[bottom - 0.4 * reach, top + 0.32 * reach], nice=False)
-    height = 120
+    above, below, height = up + "s", down + "s", 120
+    shown = [_mirrored(row, above, below) for row in rows]
+    scale = _roomy(shown)
     y_axis = alt.Axis(format="d", labelExpr="format(abs(datum.value), ',d')", tickMinStep=1, tickCount=5)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
@@ -126,6 +112,27 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
     return alt.layer(_band(axis, shown, scale, y_axis, labels=labels), *bars, zero, *words).properties(
         width=WIDTH, height=height
     )
+
+
+def _mirrored(row: Row, above: str, below: str) -> Row:
+    """One kind upwards, the other downwards."""
+    return {
+        "step": row["step"],
+        "up": row[above],
+        "down": -row[below],
+        "fewer": row[below],
+        "high": row["null_" + above],
+        "low": -row["null_" + below],
+        "band": f"{row['null_' + above]:.2g} {above}, {row['null_' + below]:.2g} {below}",
+    }
+
+
+def _roomy(shown: list[Row]) -> alt.Scale:
+    """Room for a word above the bars and one below."""
+    top = max(1.0, *(max(row["up"], row["high"]) for row in shown))
+    bottom = min(-1.0, *(min(row["down"], row["low"]) for row in shown))
+    reach = max(2.0, top, -bottom)
+    return alt.Scale(domain=[bottom - 0.4 * reach, top + 0.32 * reach], nice=False)
 
 
 def _band(axis: StepAxis, rows: list[Row], scale: alt.Scale, y_axis: alt.Axis, *, labels: bool) -> Any:

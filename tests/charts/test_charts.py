@@ -165,6 +165,16 @@ def test_population_without_events_says_so() -> None:
     assert "no births, deaths, splits or merges above retraining noise" in title(chart)
 
 
+def test_population_of_one_latent_counts_in_whole_numbers() -> None:
+    run = synthetic_run(25, quiet=True)
+    run.connection.execute("update raw.population set live = 1")
+    chart = charts.population(run, SITE)
+    assert title(chart).startswith("1 live latent at the first and the last checkpoint, with no births")
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    labels = re.findall(r">([0-9.]+)</text>", svg[: svg.index("births</text>")])
+    assert labels == ["0", "1", "1", "0", "1"]  # of live latents, then of births and deaths
+
+
 def test_events_without_any_are_a_sentence() -> None:
     chart = charts.events(synthetic_run(12, quiet=True), SITE)
     assert "No event above retraining noise in blocks.0.mlp, over 12 checkpoints." in json.dumps(chart.to_dict())
