@@ -23,8 +23,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         _write(temporary, data)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename2 is None:
+            error.filename = str(path)  # a full disk names no file, and the temporary one says nothing to anybody
         raise
     flush_folder(path.parent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ __all__ = ["SqlError", "build", "connect", "publish", "query"]
 Made = TypeVar("Made")
 PRIVATE = ".history-"
 """How the names of copies begin that are not published yet."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @database.interruptible()
@@ -38,6 +40,7 @@ def build(run: RunDirectory) -> None:
 
     Raises:
         DamagedError: if a committed file is damaged; the history stays as it is.
+        OSError: if the disk is full; the history stays as it is.
         RuntimeError: if a newer version made the history.
     """
     with _writing(run):
@@ -57,6 +60,7 @@ def publish(run: RunDirectory) -> bool:
 
     Raises:
         DamagedError: if a committed file is damaged; the history stays as it is.
+        OSError: if the disk is full; the history stays as it is.
         RuntimeError: if a newer version made the history.
     """
     with _writing(run):
@@ -117,9 +121,17 @@ def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: 
         if aside:
             _keep_aside(run.history)
         put_in_place(private, run.history)
+    except duckdb.IOException as error:
+        raise _full_disk(error, run.history) or error from None
     finally:
         for left in (private, private.with_name(private.name + ".wal")):
             left.unlink(missing_ok=True)
+
+
+def _full_disk(error: duckdb.IOException, history: Path) -> OSError | None:
+    """The system's own error where that is what DuckDB tells of: it is no sign of a damaged history."""
+    code = next((code for code in FULL if os.strerror(code) in str(error)), None)
+    return OSError(code, os.strerror(code), str(history)) if code is not None else None
 
 
 def _keep_aside(history: Path) -> None:

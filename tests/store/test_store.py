@@ -240,6 +240,16 @@ def test_a_full_disk_leaves_the_history_as_it_was(
             patch.setattr(name, full)
             with pytest.raises(OSError, match="No space left"):
                 publish(run)
+
+    def duckdb_full(*arguments: object) -> None:
+        raise duckdb.IOException('IO Error: Could not write file "x": No space left on device')
+
+    monkeypatch.setattr("dynamics.store.store.add_rows", duckdb_full)
+    for make in (publish, build):
+        with pytest.raises(OSError, match=r"No space left on device: .*history.duckdb"):
+            make(run)
+    monkeypatch.undo()
+    assert not list(run.path.glob("history.duckdb.bad*"))
     assert run.history.read_bytes() == before
     assert not list(run.path.glob(".history-*"))
     assert publish(run)
