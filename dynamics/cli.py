@@ -105,6 +105,7 @@ def _import(commands: Any) -> None:
 
 
 def import_(given: argparse.Namespace) -> int:
+    """Snapshots of others into a run; says what came in and what was left aside."""
     from tqdm import tqdm
 
     from dynamics.answers import counted
@@ -138,6 +139,7 @@ def _import_saes(commands: Any) -> None:
 
 
 def import_saes_(given: argparse.Namespace) -> int:
+    """SAEs of others into a run; says what they cannot be used for."""
     from tqdm import tqdm
 
     from dynamics.answers import counted
@@ -177,6 +179,7 @@ def _analyze(commands: Any) -> None:
 
 
 def analyze(given: argparse.Namespace) -> int:
+    """Whatever is still missing, then a summary; exit code 1 where jobs were given up."""
     from dynamics.run import open as open_run
     from dynamics.summary import summary, unusable
 
@@ -197,6 +200,7 @@ def _work(commands: Any) -> None:
 
 
 def work(given: argparse.Namespace) -> int:
+    """Whatever is still missing, or with ``--follow`` until the recording is closed."""
     from dynamics.answers import counted
     from dynamics.engines.following import follow
     from dynamics.engines.inline import work_off
@@ -228,6 +232,7 @@ def _status(commands: Any) -> None:
 
 
 def status(given: argparse.Namespace) -> int:
+    """How far each site is."""
     from dynamics.run import open as open_run
     from dynamics.summary import status_text
 
@@ -241,6 +246,7 @@ def _sites(commands: Any) -> None:
 
 
 def sites(given: argparse.Namespace) -> int:
+    """One site a line."""
     from dynamics.run import open as open_run
 
     for name in open_run(given.run).sites():
@@ -256,6 +262,7 @@ def _sql(commands: Any) -> None:
 
 
 def sql(given: argparse.Namespace) -> int:
+    """The answer to a query, in the format asked for."""
     from dynamics.answers import rendered
     from dynamics.run import open as open_run
 
@@ -271,6 +278,7 @@ def _report(commands: Any) -> None:
 
 
 def report(given: argparse.Namespace) -> int:
+    """One page about the run."""
     from dynamics.run import open as open_run
 
     run = open_run(given.run)
@@ -286,6 +294,7 @@ def _rebuild(commands: Any) -> None:
 
 
 def rebuild(given: argparse.Namespace) -> int:
+    """The database anew, from the files."""
     from dynamics.run import open as open_run
     from dynamics.store.store import build
 

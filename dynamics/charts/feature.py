@@ -43,7 +43,7 @@ def feature(run: History, site: str, track: int) -> Any:
     axis = StepAxis.over(row["step"] for row in [*source.rows(CHECKPOINTS, site=site), *rows])
     merged = axis.merged(MARKS // 12)
     shown = grouped(rows, merged)
-    panels = [_panel(axis, shown, happened, *panel, lowest=panel is _PANELS[-1]) for panel in _PANELS]
+    panels = [_panel(axis, shown, happened, panel) for panel in _PANELS]
     lines = ", ".join(f"{'bud inside it' if row['bud'] else row['kind']} at {row['step']:,}" for row in happened[:6])
     more = f" and {len(happened) - 6:,} more" if len(happened) > 6 else ""
     subtitle = [
@@ -56,17 +56,9 @@ def feature(run: History, site: str, track: int) -> Any:
     return finished(alt.vconcat(*panels), title, subtitle, source.text)
 
 
-def _panel(
-    axis: StepAxis,
-    rows: list[Row],
-    happened: list[Row],
-    column: str,
-    title: str,
-    numbers: str,
-    unit: str,
-    *,
-    lowest: bool,
-) -> Any:
+def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[str, str, str, str]) -> Any:
+    column, title, numbers, unit = panel
+    lowest = panel is _PANELS[-1]
     y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=3, format=numbers))
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
