@@ -65,6 +65,7 @@ def missing_directions(
     Errors are drawn by their square and sharpened, and taken in order of how skew all errors are along them: what fires
     on few rows, and strongly, is a feature rather than noise.
     """
+    error = _amplified(error)
     wrong = int((error.square().sum(1) > 0).sum())
     missing = sharpened_directions(error, min(TRIES * count, wrong), generator)
     along = error @ missing.T
@@ -78,11 +79,17 @@ def sharpened_directions(
     error: Float[Tensor, "rows d_in"], count: int, generator: torch.Generator, *, replacement: bool = False
 ) -> Float[Tensor, "count d_in"]:
     """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way."""
+    error = _amplified(error)
     drawn = torch.multinomial(error.square().sum(1), count, replacement=replacement, generator=generator)
     found = normalize(error[drawn])
     for _ in range(SHARPENINGS):
         found = normalize((error @ found.T).relu_().square_().T @ error)
     return found
+
+
+def _amplified(error: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_in"]:
+    """Times a power of two, which rounds nothing: squares and cubes of small errors would be too small for a norm."""
+    return torch.ldexp(error, -torch.frexp(error.abs().max()).exponent)
 
 
 def _unlike(directions: Float[Tensor, "tries d_in"], known: Float[Tensor, "known d_in"]) -> Int[Tensor, " kept"]:

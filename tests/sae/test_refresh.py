@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.refresh import ALIKE, missing_directions, refreshed
+from dynamics.sae.refresh import ALIKE, missing_directions, refreshed, sharpened_directions
 
 ROWS, WIDTH, FEATURES = 3000, 24, 20
 DIRECTIONS = torch.from_numpy(
@@ -43,6 +43,19 @@ def test_a_silent_latent_finds_the_feature_that_is_missing():
     assert (after.W_dec[FEATURES - 1 :] @ DIRECTIONS[-1]).max() > 0.95
     fires = (after.encode(activations())[:, FEATURES - 1 :] > 0).float().mean(0)
     assert fires.max() > 0.03
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-9])
+def test_small_errors_give_the_directions_of_large_ones(size: float):
+    error = torch.randn(300, WIDTH, generator=generator(1))
+    x, none = activations()[:300], torch.zeros(0, WIDTH)
+    exact = 2.0 ** round(np.log2(size))
+    for found in (
+        lambda e: sharpened_directions(e, 9, generator()),
+        lambda e: missing_directions(x, e, none, 9, generator()),
+    ):
+        assert torch.allclose(found(error * exact).norm(dim=1), torch.ones(9))
+        assert torch.equal(found(error * exact), found(error))
 
 
 def test_all_other_latents_stay_as_they_are():
