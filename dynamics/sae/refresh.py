@@ -26,6 +26,8 @@ SHARPENINGS = 3
 """Rounds in which a direction is turned towards what many errors share, and away from one row's noise."""
 ALIKE = 0.9
 """Largest cosine of a new direction with another decoder row: halves of a feature that split are alike."""
+SHORTEST = 1e-12
+"""What is shorter has no direction that a computer can tell; the largest error is about 1."""
 ROWS = 32768
 """Rows whose errors are looked at."""
 
@@ -66,24 +68,33 @@ def missing_directions(
     on few rows, and strongly, is a feature rather than noise.
     """
     error = _amplified(error)
-    wrong = int((error.square().sum(1) > 0).sum())
-    missing = sharpened_directions(error, min(TRIES * count, wrong), generator)
+    missing = sharpened_directions(error, TRIES * count, generator)
     along = error @ missing.T
     cubes = along.relu().pow(3)
     skewness = cubes.mean(0) / along.square().mean(0).pow(1.5).clamp_min(1e-12)
-    directions = normalize(cubes.T @ x)[skewness.argsort(descending=True, stable=True)]
+    pointing = cubes.T @ x
+    order = skewness.argsort(descending=True, stable=True)
+    directions = normalize(pointing)[order[pointing.norm(dim=1)[order] > SHORTEST]]
     return directions[_unlike(directions, known)[:count]]
 
 
 def sharpened_directions(
     error: Float[Tensor, "rows d_in"], count: int, generator: torch.Generator, *, replacement: bool = False
-) -> Float[Tensor, "count d_in"]:
-    """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way."""
+) -> Float[Tensor, "found d_in"]:
+    """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way.
+
+    Without replacement there are fewer where fewer rows are wrong.
+    """
     error = _amplified(error)
-    drawn = torch.multinomial(error.square().sum(1), count, replacement=replacement, generator=generator)
+    squares = error.square().sum(1)
+    weights = squares * (squares > SHORTEST**1.5)
+    count = count if replacement else min(count, int(weights.count_nonzero()))
+    drawn = torch.multinomial(weights, count, replacement=replacement, generator=generator)
     found = normalize(error[drawn])
     for _ in range(SHARPENINGS):
-        found = normalize((error @ found.T).relu_().square_().T @ error)
+        shared = (error @ found.T).relu_().square_().T @ error
+        # A tiny error that no other points along with stays what it is: it has nothing to be sharpened by.
+        found = torch.where(shared.norm(dim=1, keepdim=True) > SHORTEST, normalize(shared), found)
     return found
 
 

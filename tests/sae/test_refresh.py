@@ -58,6 +58,15 @@ def test_small_errors_give_the_directions_of_large_ones(size: float):
         assert torch.equal(found(error * exact), found(error))
 
 
+def test_rows_that_are_hardly_wrong_give_no_direction_without_length():
+    error = torch.randn(300, WIDTH, generator=generator(1)).abs()
+    error[20:] *= -(10.0 ** -torch.linspace(3, 25, 280))[:, None]  # against all the others, and ever smaller
+    x, none = activations()[:300], torch.zeros(0, WIDTH)
+    for found in (sharpened_directions(error, 200, generator()), missing_directions(x, error, none, 60, generator())):
+        assert len(found)
+        assert torch.allclose(found.norm(dim=1), torch.ones(len(found)))
+
+
 def test_all_other_latents_stay_as_they_are():
     before = dictionary(DIRECTIONS[:-1])
     after, _ = refreshed(before, activations(), generator())
