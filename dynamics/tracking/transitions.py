@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,9 @@ from dynamics.tracking.procrustes import procrustes
 FEWEST = 8
 """Checkpoints below which nothing is said."""
 SHIFTS = 999
-"""Random circular shifts of the series against each other."""
+"""Random circular shifts of the series against each other, where there are too many to take every one of them."""
+EVERY_SHIFT = 2000
+"""Up to here every one is taken: drawn at random, a peak that no other shift reaches is at the gate by chance."""
 GATE = 0.01
 """p-value up to which a window is called a transition."""
 STANDING_OUT = 3.0
@@ -39,7 +42,7 @@ def transitions(f: Followed, events: list[Event], losses: Sequence[float | None]
     Series, one value for each pair of neighbouring checkpoints: share of live latents without a link (turnover), core
     events at q ≤ 0.1 (events), share of the activations' variance that no rotation explains (movement), change of the
     loss. Each is put in robust deviations from its median; a window scores their geometric mean, counted from 1. Null:
-    the series shifted circularly against each other at random, the largest score over all windows (He et al. 2026).
+    the series shifted circularly against each other, the largest score over all windows (He et al. 2026).
     """
     curves = _curves(f, events, losses)
     change = _change_table(f.carrying.series.steps, curves)
@@ -52,10 +55,10 @@ def transitions(f: Followed, events: list[Event], losses: Sequence[float | None]
     score = _window_scores(stacked)
     null = _shifted_maxima(stacked)
     peak = int(score.argmax())
-    p = float((1 + np.sum(null >= score[peak])) / (1 + len(null)))
+    p = float(np.mean(null >= score[peak]))
     agreeing = sorted(name for name, values in z.items() if values[peak] >= STANDING_OUT)
     families = {FAMILIES[name] for name in agreeing}
-    resolution = f"the null of shifted series resolves p down to {max(1 / (1 + SHIFTS), (n - 1.0) ** (1 - len(z))):.2g}"
+    resolution = f"the null of shifted series resolves p down to {1 / len(null):.2g}"
     steps = f.carrying.series.steps
     if p > GATE or len(families) < 2:
         where = f"steps {steps[peak]} to {steps[peak + 1]}"
@@ -101,11 +104,15 @@ def _window_scores(z: Float[np.ndarray, "series pairs"]) -> Float[np.ndarray, " 
 
 
 def _shifted_maxima(z: Float[np.ndarray, "series pairs"]) -> Float[np.ndarray, " shifts"]:
-    rng = np.random.default_rng(0)
+    """The largest window score of every way to shift the series against the first, or of some; not shifted, first."""
     count, length = z.shape
-    draws = rng.integers(0, length, (SHIFTS, count))
+    if length ** (count - 1) <= EVERY_SHIFT:
+        shifts = np.array(list(product([0], *[range(length)] * (count - 1))))
+    else:
+        shifts = np.random.default_rng(0).integers(0, length, (1 + SHIFTS, count))
+        shifts[0] = 0
     return np.array(
-        [_window_scores(np.stack([np.roll(row, s) for row, s in zip(z, d, strict=True)])).max() for d in draws]
+        [_window_scores(np.stack([np.roll(row, s) for row, s in zip(z, shift, strict=True)])).max() for shift in shifts]
     )
 
 

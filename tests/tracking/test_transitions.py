@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from dynamics.tracking.events import Event
 from dynamics.tracking.following import Followed
 from dynamics.tracking.transitions import FEWEST, Transitions, transitions
 from tests.tracking import gallery
@@ -38,6 +39,12 @@ def test_a_reorganisation_is_a_transition() -> None:
     assert row["to_step"] == 100 * AT
     assert 0 < row["p_value"] <= 0.01
     assert set(str(row["series"]).split(",")) == {"loss", "movement", "turnover"}
+
+
+def test_without_a_loss_a_peak_in_all_series_is_as_rare_as_one_shift_in_all() -> None:
+    births = [Event("birth", AT, (), ((AT, n),), 3.0, q_value=0.01) for n in range(10)]
+    [row] = rows(transitions(reorganised(AT), births))
+    assert row["p_value"] == 1 / (LENGTH - 1) ** 2
 
 
 def test_an_escape_from_initialisation_is_labelled() -> None:
