@@ -172,7 +172,7 @@ def test_status_counts_what_is_done_queued_and_failed(
 ) -> None:
     lines = said(capsys, "status", run).splitlines()
     assert lines[0].split() == ["site", "snapshots", "chain", "null", "seed", "tracked", "to", "step"]
-    assert lines[2].split() == [SITE, "8", "8", "2", "1", "70"]
+    assert lines[2].split() == [SITE, "8", "8", "1", "1", "70"]
     assert lines[4].startswith("database: as of step 70 (")
     new = make_run(5)
     failures.failed(new, Job("chain", SITE, 40), "nonfinite: 4% NaN", final=True)
