@@ -93,10 +93,10 @@ def _accepted(event: Event) -> bool:
 
 
 def _deviations(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
-    """Above the median, in robust standard deviations; a tenth of the median and a thousandth at least."""
+    """Above the median, in robust standard deviations; a twentieth of the median and a thousandth at least."""
     middle = np.median(values)
     spread = 1.4826 * np.median(np.abs(values - middle))
-    return np.asarray((values - middle) / max(spread, 0.1 * abs(middle), 1e-3))
+    return np.asarray((values - middle) / max(spread, 0.05 * abs(middle), 1e-3))
 
 
 def _window_scores(z: Float[np.ndarray, "series pairs"]) -> Float[np.ndarray, " pairs"]:
