@@ -41,12 +41,20 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
     found = Beginnings(*(np.full(curve.shape[0], value) for value in (-1.0, 0, 0.0, 0.0)))
     for at in range(1, len(places)):
         after = np.minimum(curve[:, at:].min(axis=1), 1)
-        for last in {*range(max(1, at - 1 - GROWING), at), at - 1}:  # growth: only where two checkpoints go before
+        for last in _last_without(at):
             before = curve[:, max(0, last - 1) : last + 1].max(axis=1)
             half = curve[:, last + 1 :] >= (before + np.maximum(after, grown))[:, None] / 2
             date = np.where(half.any(axis=1), places[last + 1] + half.argmax(axis=1), index)
             found = _better(found, Beginnings(after - before, date, before, after))
     return replace(found, score=np.maximum(found.score, 0) / timeline.blur(index))
+
+
+def _last_without(at: int) -> list[int]:
+    """Places that may be the last before a feature begins which is whole at ``at``, the nearest first.
+
+    Growth is only told from noise where two checkpoints go before it.
+    """
+    return [at - 1, *range(at - 2, max(0, at - 2 - GROWING), -1)]
 
 
 def _better(one: Beginnings, other: Beginnings) -> Beginnings:
