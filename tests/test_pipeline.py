@@ -26,7 +26,7 @@ from dynamics.pipeline.execution import attempt
 from dynamics.pipeline.failures import given_up
 from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.job import Job
-from dynamics.pipeline.plan import missing_jobs, null_starts, remaining
+from dynamics.pipeline.plan import missing_jobs, null_span, null_starts, remaining, site_state
 from dynamics.pipeline.status import site_statuses
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.training import initial
@@ -137,6 +137,22 @@ def imported(run: RunDirectory, step: int, n_latents: int, architecture: str = "
     facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True}
     record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, k=3, **facts)
     write_sae(run, record, sae.tensors(), latents)
+
+
+def test_checkpoints_that_come_in_between_have_null_chains_over_what_is_there_now(make_run: MakeRun) -> None:
+    run = make_run(8)
+    work_off(run)
+    for step in (5, 15, 35):
+        add_snapshot(run, SITE, step)
+    tally = work_off(run)
+    state = site_state(run, SITE)
+    assert tally.failed == 0
+    assert not missing_jobs(run)
+    made = [(record.seed, record.step) for record in sae_records(run, SITE, "null")]
+    wanted = [(seed, r.step) for seed in range(len(null_starts(11))) for r in null_span(state, seed)[1:]]
+    assert sorted(made) == sorted(wanted)
+    assert (0, 5) in made
+    assert (0, 50) not in made
 
 
 def test_what_is_trained_beside_imported_saes_has_their_form(make_run: MakeRun) -> None:

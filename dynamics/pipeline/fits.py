@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -11,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dynamics.files.layout import RunDirectory
-from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, write_sae
+from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, sae_records, write_sae
 from dynamics.files.settings import unchanged_settings
 from dynamics.files.snapshots import load_activations
 from dynamics.pipeline.geometry import geometry
@@ -56,6 +58,7 @@ def _continued(run: RunDirectory, last: SaeRecord, previous: Activations, given:
 
 def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
     """A short chain over surrogate snapshots, in which nothing happened by construction; goes on where it stopped."""
+    _remove_stale_nulls(run, state)
     chosen, (start, *rest) = settings(run), null_span(state, seed)
     before, rows, config = _inputs(run, state, start.step, chosen)
     sae, made = load_sae(run, start), {r.step: r for r in state.others if (r.arm, r.seed) == ("null", seed)}
@@ -68,6 +71,14 @@ def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
             _write(run, state, ("null", record.step, seed), fit, x, chosen)
             sae = fit.sae
         before = x
+
+
+def _remove_stale_nulls(run: RunDirectory, state: SiteState) -> None:
+    """Makes room for null chains over the checkpoints that there are now; the old ones say nothing about these."""
+    fresh = {(record.step, record.seed) for record in state.others if record.arm == "null"}
+    for record in sae_records(run, state.site, "null", state.branch):
+        if (record.step, record.seed) not in fresh:
+            shutil.rmtree((run.path / Path(record.path)).parent, ignore_errors=True)
 
 
 def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:

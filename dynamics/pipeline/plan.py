@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
@@ -67,14 +67,27 @@ def site_state(run: RunDirectory, site: str, branch: str = "b0") -> SiteState:
     left_out = {job.step for job in failed if job.kind == "chain"}
     usable = [s for s in snapshots(run, site, branch) if s.step not in left_out]
     records = sae_records(run, site, branch=branch)
-    return SiteState(
-        site=site,
-        snapshots=usable,
-        chain=[r for r in records if r.arm == "chain" and r.step in {s.step for s in usable}],
-        others=[r for r in records if r.arm != "chain"],
-        failed=failed,
-        branch=branch,
+    return _without_stale_nulls(
+        SiteState(
+            site=site,
+            snapshots=usable,
+            chain=[r for r in records if r.arm == "chain" and r.step in {s.step for s in usable}],
+            others=[r for r in records if r.arm != "chain"],
+            failed=failed,
+            branch=branch,
+        )
     )
+
+
+def _without_stale_nulls(state: SiteState) -> SiteState:
+    """Leaves out null chains that ran over other checkpoints than they would now: snapshots came in between."""
+    made: dict[int, list[int]] = {}
+    for record in sorted(state.others, key=lambda record: record.step):
+        if record.arm == "null":
+            made.setdefault(record.seed, []).append(record.step)
+    spans = {seed: null_span(state, seed)[1:] for seed in range(len(null_starts(len(state.chain))))}
+    fresh = {seed for seed, steps in made.items() if steps == [r.step for r in spans.get(seed, [])[: len(steps)]]}
+    return replace(state, others=[r for r in state.others if r.arm != "null" or r.seed in fresh])
 
 
 def missing_jobs(run: RunDirectory, branch: str = "b0", *, growing: bool = False) -> list[Job]:
