@@ -12,6 +12,7 @@ checkpoint, with fresh noise alone.
 | ``noise`` | fresh noise only | – |
 | ``birth`` | feature 0 begins at step 300 | birth 300 |
 | ``late_birth`` | the same, but the dictionary sees it from step 400 on | birth 300 |
+| ``growth`` | feature 0 grows over steps 200, 300 and 400, and the dictionary sees it from 400 on | birth 300 |
 | ``death`` | feature 0 is gone from step 400 on | death 400 |
 | ``gap`` | feature 0 is away at steps 300 and 400 | dormancy 300 |
 | ``split`` | two children part the rows of feature 0 at step 300, each at cosine 0.7 to it | split 300 |
@@ -222,6 +223,13 @@ def _late_birth() -> Case:
     return Case("late_birth", history("late_birth", w), (("birth", 300),))
 
 
+def _growth() -> Case:
+    w = world(1)
+    w.amplitude[:, 0] *= [0, 0, 0.35, 0.65, 1, 1, 1]
+    w.seen[: AT + 1, 0] = 0
+    return Case("growth", history("growth", w), (("birth", 300),))
+
+
 def _death() -> Case:
     w = world(1)
     w.amplitude[AT + 1 :, 0] = 0
@@ -346,6 +354,7 @@ MADE: dict[str, Callable[[], Case]] = {
     "noise": _noise,
     "birth": _birth,
     "late_birth": _late_birth,
+    "growth": _growth,
     "death": _death,
     "gap": _gap,
     "split": _split,

@@ -26,7 +26,7 @@ def real_score() -> float:
 
 @pytest.mark.parametrize(
     ("name", "latent", "first_seen", "date"),
-    [("birth", 0, 3, 3), ("late_birth", 0, 4, 3), ("transient", 0, 2, 2), ("bud", 1, 3, 3)],
+    [("birth", 0, 3, 3), ("late_birth", 0, 4, 3), ("growth", 0, 4, 3), ("transient", 0, 2, 2), ("bud", 1, 3, 3)],
 )
 def test_a_feature_begins_where_the_model_begins_to_carry_it(
     name: str, latent: int, first_seen: int, date: int
@@ -60,6 +60,33 @@ def test_a_latent_that_the_dictionary_adds_to_what_was_there_is_no_beginning(nam
     for latent in latents:
         found, n = of_latent(t, 3, latent)
         assert found.score[n] < real_score() / 2
+
+
+class Told(Timeline):
+    """A single latent that goes on from place 3 to the next, with presences as told: rows its places, columns all."""
+
+    def __init__(self, presence: dict[int, list[float]]) -> None:
+        self.told = presence
+
+    def __len__(self) -> int:
+        return len(self.told[3])
+
+    def presence(self, source: int, target: int) -> np.ndarray:
+        return np.array([self.told[source][target]])
+
+    def following(self, index: int) -> np.ndarray:
+        return np.array([0])
+
+    def blur(self, index: int) -> np.ndarray:
+        return np.array([0.25])
+
+
+def test_a_latent_that_fits_noise_at_two_checkpoints_is_no_beginning() -> None:
+    """At its own checkpoint anything is wholly present; what it fits there is told by the others."""
+    fits_noise = Told({3: [0.1, 0.1, 0.1, 1, 0.4, 0.1], 4: [0.1, 0.1, 0.1, 0.4, 1, 0.1]})
+    feature = Told({3: [0.1, 0.1, 0.1, 1, 0.9, 0.9], 4: [0.1, 0.1, 0.1, 0.9, 1, 0.9]})
+    assert beginnings(fits_noise, 3).after == pytest.approx(0.4)
+    assert beginnings(feature, 3).after == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("name", gallery.NAMES)
