@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from dynamics.tracking.timeline import Timeline
 from dynamics.tracking.turning import turns
 
+FURTHER = 2.0
+"""Times the usual angle that a feature must have turned by: over a long track all wander, some further than others."""
 SHORTEST = 3
 """Fewest checkpoints from a track's first to its last over which drift is judged."""
 
@@ -26,6 +28,8 @@ class Drifts:
     usual: Float[np.ndarray, " tracks"]
     """Median over the tracks with the same first and last checkpoint."""
     score: Float[np.ndarray, " tracks"]
+    """Degrees above the usual in units of what the estimate can tell, less where less of the feature is kept: noise is
+    linked to other noise. 0 where it is no further than all wander."""
 
 
 def drifts(timeline: Timeline) -> Drifts:
@@ -45,7 +49,9 @@ def drifts(timeline: Timeline) -> Drifts:
                 np.full(len(tracks), last),
                 found.angle,
                 np.full(len(tracks), found.usual),
-                np.maximum(found.angle - found.usual, 0) / found.blur,
+                np.where(
+                    found.angle >= FURTHER * found.usual, found.kept * (found.angle - found.usual) / found.blur, 0.0
+                ),
             ),
             strict=True,
         ):

@@ -42,6 +42,9 @@ class Turns:
     the usual and of what the estimate can tell."""
     blur: Float[np.ndarray, " tracks"]
     """Degrees that the estimate of each cannot tell."""
+    kept: Float[np.ndarray, " tracks"]
+    """Presence of each at the other place, the lesser of both readings, 1 at most: 0 where the track is by then another
+    feature's, or was noise, and there is nothing that could have turned."""
     correlation: Float[np.ndarray, " tracks"]
     """Of the codes at both checkpoints, where they are linked directly; 0 elsewhere."""
     as_before: Bool[np.ndarray, " tracks"]
@@ -64,7 +67,8 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     blur = STEADY + PER_UNCERTAINTY * noise
     score = np.maximum(angle - usual, 0) / (usual + blur)
     correlation, as_before = _as_before(j, links)
-    return Turns(i, j, angle, usual, score, blur, correlation, as_before)
+    kept = np.minimum(timeline.presence(former, latter)[i], timeline.presence(latter, former)[j])
+    return Turns(i, j, angle, usual, score, blur, np.minimum(kept, 1), correlation, as_before)
 
 
 def sudden(found: dict[int, Turns]) -> dict[int, Turns]:

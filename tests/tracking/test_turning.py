@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dynamics.tracking.drifting import SHORTEST, drifts
+from dynamics.tracking.lineage import Edge, tracks_from
 from dynamics.tracking.procrustes import procrustes
 from dynamics.tracking.timeline import Timeline
 from dynamics.tracking.turning import Turns, turns
@@ -73,6 +74,22 @@ def test_nothing_drifts_where_nothing_happens(name: str) -> None:
     found = drifts(timeline(name))
     assert sorted(found.track) == list(range(gallery.BYSTANDERS))
     assert found.score.max() < drifts(timeline("drift")).score.max() / 2
+
+
+def test_of_a_track_that_became_another_feature_nothing_is_kept() -> None:
+    w = gallery.world(2)
+    w.amplitude[gallery.AT :, 0] = 0
+    w.amplitude[: gallery.AT, 1] = 0
+    f = gallery.followed_history(gallery.history("taken over", w, nulls=0))
+    edges = [Edge(s.earlier, s.later, s.links.i, s.links.j) for s in f.steps]
+    before, after = gallery.AT - 1, gallery.AT
+    edges[before] = Edge(before, after, np.append(edges[before].i, 0), np.append(edges[before].j, 0))
+    t = Timeline(f.carrying, tracks_from(edges, [len(of) for of in f.tracks.of]))
+    assert t.carrying.series[before].latents[0] == 0
+    assert t.carrying.series[after].latents[0] == 1
+    found = turns(t, before, after)
+    assert found.kept[found.i == 0] < 0.3
+    assert found.kept[found.i != 0].min() > 0.8
 
 
 def test_short_tracks_do_not_drift() -> None:
