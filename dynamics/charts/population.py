@@ -63,7 +63,7 @@ def _message(rows: list[Row]) -> str:
 
 
 def _expected(rows: list[Row]) -> str:
-    null = {kind: sum(row[f"null_{kind}s"] for row in rows[1:]) for kind in _KINDS}
+    null = {kind: sum(row[f"null_{kind}s"] for row in rows) for kind in _KINDS}
     if not any(null.values()):
         return "Retraining alone gave none of these events, so the grey null band has no height."
     given = listed(f"{number:.2g} {kind}s" for kind, number in null.items() if number)

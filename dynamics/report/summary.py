@@ -14,8 +14,7 @@ select (select fdr from level) as fdr, (select count(*) from checkpoints) as che
     (select min(step) from checkpoints) as first_step, (select max(step) from checkpoints) as last_step
 """
 TOTALS = """
-with later as (select *, row_number() over (partition by site order by step) > 1 as compared from population),
-longer as (
+with longer as (
     select site, count(*) filter (where kind = 'drift') as drifts,
         count(*) filter (where kind = 'dormancy') as dormancies
     from events group by site
@@ -25,11 +24,10 @@ select site, count(*) as checkpoints, arg_min(live, step) as first_live, arg_max
     sum(births) as births, sum(deaths) as deaths, sum(splits) as splits, sum(merges) as merges,
     sum(rotations) as rotations, coalesce(any_value(drifts), 0) as drifts,
     coalesce(any_value(dormancies), 0) as dormancies,
-    sum(null_births) filter (where compared) as null_births, sum(null_deaths) filter (where compared) as null_deaths,
-    sum(null_splits) filter (where compared) as null_splits, sum(null_merges) filter (where compared) as null_merges,
-    sum(null_rotations) filter (where compared) as null_rotations,
+    sum(null_births) as null_births, sum(null_deaths) as null_deaths, sum(null_splits) as null_splits,
+    sum(null_merges) as null_merges, sum(null_rotations) as null_rotations,
     any_value(expected) as null_drifts
-from later left join longer using (site) left join drifting using (site) group by site order by site
+from population left join longer using (site) left join drifting using (site) group by site order by site
 """
 WINDOWS = "select site, from_step, to_step, p_value from transitions order by site, p_value"
 # Notes on what a single event can reach are said once for all kinds, with the view of the resolution.

@@ -113,14 +113,16 @@ create view population as
         from events group by all
     ),
     expected as (
-        select site,
+        select site, min(first) as first,
             max(each) filter (where kind = 'birth') as births, max(each) filter (where kind = 'death') as deaths,
             max(each) filter (where kind = 'split') as splits, max(each) filter (where kind = 'merge') as merges,
             max(each) filter (where kind = 'rotation') as rotations
         from (
             -- Events are claimed at each checkpoint but the first; pairs over gaps are compared besides.
-            select n.site, n.kind, n.expected / nullif(s.steps - 1, 0) as each
-            from null_rates n join (select site, count(*) as steps from raw.population semi join timeline using (branch) group by site) s using (site)
+            select n.site, n.kind, s.first, n.expected / nullif(s.steps - 1, 0) as each
+            from null_rates n join (
+                select site, count(*) as steps, min(step) as first from raw.population semi join timeline using (branch) group by site
+            ) s using (site)
         ) group by all
     )
     -- SAEs that were imported need not all be of one size.
@@ -130,7 +132,7 @@ create view population as
         coalesce(e.births, 0) as null_births, coalesce(e.deaths, 0) as null_deaths, coalesce(e.splits, 0) as null_splits,
         coalesce(e.merges, 0) as null_merges, coalesce(e.rotations, 0) as null_rotations,
         p.mean_drift, p.null_drift, p.null_drift_high
-    from raw.population p left join counted c using (site, step) left join expected e using (site)
+    from raw.population p left join counted c using (site, step) left join expected e on e.site = p.site and p.step > e.first
     left join (select branch, site, step, n_latents from raw.saes where arm = 'chain') d using (branch, site, step)
     semi join timeline using (branch)
     order by p.site, p.step;

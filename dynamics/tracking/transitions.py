@@ -48,7 +48,8 @@ def transitions(f: Followed, events: list[Event], losses: Sequence[float | None]
     change = _change_table(f.carrying.series.steps, curves)
     n = len(f.carrying.series)
     if n < FEWEST:
-        note = f"whether there was a transition cannot be told from {n} checkpoints; {FEWEST} are needed"
+        seen = "1 checkpoint" if n == 1 else f"{n} checkpoints"
+        note = f"whether there was a transition cannot be told from {seen}; {FEWEST} are needed"
         return Transitions(_rows([]), change, [note])
     z = {name: _deviations(values) for name, values in curves.items()}
     stacked = np.stack(list(z.values()))

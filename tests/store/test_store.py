@@ -117,6 +117,26 @@ def test_chains_of_imported_saes_have_their_notes_once(run: RunDirectory, add_st
     assert len(notes) == 3
 
 
+def test_what_retraining_would_give_is_spread_over_the_checkpoints_that_have_one_before(run: RunDirectory) -> None:
+    """Three of forty null candidates clear the bar, and the chain has twenty tests: 1.5 in all."""
+    for step in (0, 5, 10):
+        write_snapshot(run, SnapshotRecord(site="a", step=step, probe="p"), torch.full((6, 2), float(step)))
+    births = [("chain", 0.1, 0.05), *(("null", p, None) for p in (0.025, 0.05, 0.1, 0.5))]
+    arm, p_value, q_value = (list(column) for column in zip(*births, strict=True))
+    tables = {
+        "population": pa.table({"step": [0, 5, 10], "live": [8, 8, 8], "dead": [2, 2, 2]}),
+        "pairs": pa.table({"from_step": [0, 5], "to_step": [5, 10], "arm": ["chain"] * 2}),
+        "resolution": pa.table({"kind": ["birth"], "tests": [20], "null_candidates": [40], "smallest_q": [0.1]}),
+        "event_candidates": pa.table(
+            {"kind": ["birth"] * 5, "arm": arm, "step": [5] * 5, "p_value": p_value, "q_value": q_value}
+        ),
+    }
+    write_tracking(run, "a", "inputs", tables, [])
+    publish(run)
+    assert query(run, "select null_births from population").column(0).to_pylist() == [0, 0.75, 0.75]
+    assert query(run, "select expected from null_rates").column(0).to_pylist() == [1.5]
+
+
 def test_dead_latents_are_counted_by_the_size_of_each_sae(run: RunDirectory) -> None:
     for step, n_latents in ((0, 10), (5, 20)):
         facts = {"architecture": "topk", "k": 2, "fvu": 0.1, "l0": 2.0, "dead": 0.0}
