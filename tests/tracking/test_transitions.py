@@ -66,7 +66,9 @@ def test_few_checkpoints_cannot_tell(name: str) -> None:
     n = len(f.carrying.series)
     found = transitions(f, [])
     assert rows(found) == []
-    assert found.notes == [f"whether there was a transition cannot be told from {n} checkpoints; {FEWEST} are needed"]
+    assert found.notes == [
+        f"whether there was a transition cannot be told from {n} checkpoint{'s' * (n != 1)}; {FEWEST} are needed"
+    ]
 
 
 def test_what_the_null_resolves_is_said_either_way() -> None:
