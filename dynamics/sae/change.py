@@ -167,12 +167,14 @@ def _changes(one: Seen, other: Seen, i: Int[np.ndarray, " sure"], j: Int[np.ndar
     rates = np.diff(one.codes.indptr)[i] / one.codes.shape[0]
     kept, spread = np.array([_kept_and_spread(*pair) for pair in _columns(one.codes, other.codes, i, j)]).T
     groups = np.array_split(np.argsort(rates, kind="stable"), max(1, min(STRATA, len(i) // PER_STRATUM)))
-    medians = [[float(np.nanmedian(values[group])) for group in groups] for values in (rates, kept, _known(spread))]
+    medians = ([_median(values[group], values) for group in groups] for values in (rates, kept, spread))
     return _Changes(*map(np.asarray, medians))
 
 
-def _known(spread: Float[np.ndarray, " sure"]) -> Float[np.ndarray, " sure"]:
-    return spread if bool(np.isfinite(spread).any()) else np.zeros_like(spread)
+def _median(values: Float[np.ndarray, " group"], all_: Float[np.ndarray, " sure"]) -> float:
+    """Of those that are known; of all groups where none is known in this one, and 0 where none is at all."""
+    known = next((v for v in (values, all_) if np.isfinite(v).any()), None)
+    return 0.0 if known is None else float(np.nanmedian(known))
 
 
 Column = tuple[Int[np.ndarray, "..."], Float[np.ndarray, "..."]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.change import Change, Seen, measure_change, sure_continuations
+from dynamics.sae.change import Change, Seen, _median, measure_change, sure_continuations
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.surrogates import donors, jittered, lasting, null_activations, surrogate
 
@@ -267,3 +267,11 @@ def test_residuals_of_a_lone_sequence_are_shifted():
     assert (found != np.arange(30)).all()
     assert sorted(found) == list(range(30))
     assert donors(np.zeros(1, int), np.random.default_rng(0)).tolist() == [0]
+
+
+def test_where_no_latent_of_a_group_fires_often_enough_the_others_tell_how_codes_change() -> None:
+    """Not a number in one group made every surrogate after it not a number."""
+    unknown, known = np.array([np.nan, np.nan]), np.array([np.nan, np.nan, 0.2, 0.4])
+    assert _median(unknown, known) == pytest.approx(0.3)
+    assert _median(known[1:3], known) == 0.2
+    assert _median(unknown, unknown) == 0
