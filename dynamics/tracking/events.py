@@ -50,6 +50,11 @@ class Event:
     p_value: float | None = None
     q_value: float | None = None
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the tracker itself goes by it, whatever level is published."""
+        return self.reason is None and self.q_value is not None and self.q_value <= ACCEPT
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -108,7 +108,7 @@ def _events(followed: Followed, nulls: list[Claims]) -> tuple[Followed, Claims, 
     calibration = Calibration.of(first, nulls)
     splits = calibration.judged(division_events("split", first.forward, first.splits))
     merges = calibration.judged(division_events("merge", first.backward, first.merges))
-    accepted = [e for e in (*splits, *merges) if e.reason is None and e.q_value is not None and e.q_value <= ACCEPT]
+    accepted = [e for e in (*splits, *merges) if e.accepted]
     if accepted:
         followed = cut(followed, accepted)
     found = claims(followed) if accepted else first

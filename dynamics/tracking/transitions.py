@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from dynamics.tracking.events import ACCEPT, Event
+from dynamics.tracking.events import Event
 from dynamics.tracking.following import Followed
 from dynamics.tracking.procrustes import procrustes
 
@@ -79,7 +79,7 @@ def _curves(f: Followed, events: list[Event], losses: Sequence[float | None]) ->
     series = f.carrying.series
     pairs = range(len(live) - 1)
     turnover = [1 - 2 * len(f.steps[k].links) / max(live[k] + live[k + 1], 1) for k in pairs]
-    dated = [e.date for e in events if e.kind in ("birth", "death", "split", "merge") and _accepted(e)]
+    dated = [e.date for e in events if e.kind in ("birth", "death", "split", "merge") and e.accepted]
     counts = np.bincount(np.array(dated, dtype=np.int64), minlength=len(live) + 1)[1 : len(live)]
     movement = [procrustes(series[k].activations, series[k + 1].activations)[1] for k in pairs]
     curves = {"turnover": np.array(turnover), "events": counts.astype(float), "movement": np.array(movement)}
@@ -87,10 +87,6 @@ def _curves(f: Followed, events: list[Event], losses: Sequence[float | None]) ->
     if len(known) == len(live) and np.isfinite(known).all():
         curves["loss"] = np.abs(np.diff(known))
     return curves
-
-
-def _accepted(event: Event) -> bool:
-    return event.reason is None and event.q_value is not None and event.q_value <= ACCEPT
 
 
 def _deviations(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
