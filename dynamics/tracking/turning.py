@@ -57,13 +57,12 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     i = np.flatnonzero(position >= 0)
     j = position[i]
     whole = timeline.carrying.rotation(timeline.place(former), timeline.place(latter))
-    here, there = timeline.carried(former, former), timeline.carried(former, latter)
-    rotation = _turn_of_the_rest(here.at(i), there.at(i), whole)
-    ahead = _angles(here, there, rotation)[i]
-    back = _angles(timeline.carried(latter, former), timeline.carried(latter, latter), rotation)[j]
-    angle = np.minimum(ahead, back)
-    usual = float(np.median(angle)) if len(angle) else 0.0
-    noise = np.maximum(timeline.carried(former, former).uncertainty[i], timeline.carried(latter, latter).uncertainty[j])
+    here, there = timeline.carried(former, former).at(i), timeline.carried(former, latter).at(i)
+    early, late = timeline.carried(latter, former).at(j), timeline.carried(latter, latter).at(j)
+    rotation = _turn_of_the_rest(here, there, whole)
+    angle = np.minimum(_angles(here, there, rotation), _angles(early, late, rotation))
+    usual = _median(angle)
+    noise = np.maximum(here.uncertainty, late.uncertainty)
     blur = STEADY + PER_UNCERTAINTY * noise
     score = np.maximum(angle - usual, 0) / (usual + blur)
     correlation, as_before = _as_before(j, links)
@@ -100,9 +99,12 @@ def _as_before(
     j: Int[np.ndarray, " tracks"], links: Links | None
 ) -> tuple[Float[np.ndarray, " tracks"], Bool[np.ndarray, " tracks"]]:
     found = {} if links is None else dict(zip(links.j.tolist(), links.correlation.tolist(), strict=True))
-    usual = float(np.median(list(found.values()))) if found else 0.0
     correlation = np.array([found.get(n, 0.0) for n in j.tolist()], dtype=float)
-    return correlation, correlation >= AS_BEFORE * usual
+    return correlation, correlation >= AS_BEFORE * _median(np.array(list(found.values())))
+
+
+def _median(values: Float[np.ndarray, " n"]) -> float:
+    return float(np.median(values)) if len(values) else 0.0
 
 
 def _turn_of_the_rest(
@@ -118,8 +120,7 @@ def _turn_of_the_rest(
     rotation = whole
     for _ in range(ROUNDS):
         angle = _angles(here, there, rotation)
-        usual = float(np.median(angle)) if len(angle) else 0.0
-        weight = (1 + (angle / (usual + STEADY + PER_UNCERTAINTY * noise)) ** 2) ** -2
+        weight = (1 + (angle / (_median(angle) + STEADY + PER_UNCERTAINTY * noise)) ** 2) ** -2
         each = (weight / (2 * size))[:, None]
         shown = (here.first * each).T @ there.second + (here.second * each).T @ there.first
         untold = max(NOTHING_TOLD, UNTOLD * float(weight @ noise**2))
