@@ -14,7 +14,7 @@ def procrustes(
 
     Orthogonal Procrustes (Schönemann 1966), for scaled activations of the same rows.
     """
-    u, values, vt = la.svd(earlier.T @ later, check_finite=False)
+    u, values, vt = _svd(earlier.T @ later)
     total = float(np.square(earlier).sum() + np.square(later).sum())
     residual = max(0.0, 1 - 2 * float(values.sum()) / max(total, 1e-12))
     return np.asarray(u @ vt, dtype=np.float32), residual
@@ -22,5 +22,20 @@ def procrustes(
 
 def nearest_orthogonal(matrix: Float[np.ndarray, "d_in d_in"]) -> Float[np.ndarray, "d_in d_in"]:
     """The orthogonal map R with the largest ⟨R, ``matrix``⟩."""
-    u, _, vt = la.svd(matrix, check_finite=False)
+    u, _, vt = _svd(matrix)
     return np.asarray(u @ vt, dtype=np.float32)
+
+
+def _svd(
+    matrix: Float[np.ndarray, "d_in d_in"],
+) -> tuple[Float[np.ndarray, "d_in d_in"], Float[np.ndarray, " d_in"], Float[np.ndarray, "d_in d_in"]]:
+    """In double precision: among many singular values that are almost equal, LAPACK gives up in single.
+
+    Where it gives up all the same, its slower driver does not.
+    """
+    double = matrix.astype(np.float64)
+    try:
+        u, values, vt = la.svd(double, check_finite=False)
+    except la.LinAlgError:
+        u, values, vt = la.svd(double, check_finite=False, lapack_driver="gesvd")
+    return u, values, vt

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg as la
 
 from dynamics.tracking.drifting import SHORTEST, drifts
 from dynamics.tracking.lineage import Edge, tracks_from
-from dynamics.tracking.procrustes import procrustes
+from dynamics.tracking.procrustes import nearest_orthogonal, procrustes
 from dynamics.tracking.timeline import Timeline
 from dynamics.tracking.turning import Turns, turns
 from tests.tracking import gallery
@@ -108,6 +109,19 @@ def test_the_turn_of_a_space_is_found_exactly(degrees: float) -> None:
     found, residual = procrustes(x, x @ turn)
     np.testing.assert_allclose(found, turn, atol=1e-5)
     assert residual == pytest.approx(0, abs=1e-9)
+
+
+def test_the_turn_of_a_space_is_found_where_the_quick_way_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    svd = la.svd
+
+    def gives_up(matrix: np.ndarray, *, lapack_driver: str = "gesdd", **options: bool) -> object:
+        if lapack_driver == "gesdd":
+            raise la.LinAlgError("SVD did not converge")
+        return svd(matrix, lapack_driver=lapack_driver, **options)
+
+    monkeypatch.setattr(la, "svd", gives_up)
+    turn = svd(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    np.testing.assert_allclose(nearest_orthogonal(3 * turn), turn, atol=1e-6)
 
 
 def test_what_no_turn_explains_is_left_over() -> None:
