@@ -105,12 +105,10 @@ def test_says_what_it_cannot_tell(page: str) -> None:
 
 def test_says_how_many_events_it_takes() -> None:
     run = synthetic_run(12)
-    run.connection.execute("update raw.resolution set smallest_q = 1 where kind = 'birth'")
-    note = "a single birth cannot reach q <= 0.1, it takes 14 at once: there are 486 null candidates for 646 tests"
-    run.connection.execute("insert into raw.notes select 'b0', site, 'tracking', ? from resolution", [note])
+    run.connection.execute("update raw.resolution set tests = 646, smallest_p = 1 / 487 where kind = 'birth'")
     words = Structure(html(run)).words
     assert "a single birth cannot reach q ≤ 0.1, it takes 14 at once" in words
-    assert "486 null candidates" not in words
+    assert "null candidates for 646 tests" not in words
 
 
 def test_as_many_events_as_the_null_gives_is_said() -> None:

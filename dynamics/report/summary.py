@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -189,15 +188,10 @@ def _alone(rows: list[Row], level: float) -> str:
     """Which kinds cannot be published one by one, and how many it takes."""
     needed: dict[str, list[str]] = {}
     for row in rows:
-        needed.setdefault(_needed(row, level), []).append(row["kind"])
+        needed.setdefault(f"{row['needed']:,}", []).append(row["kind"])
     return "; a single ".join(
         f"{listed_or(kinds)} cannot reach q ≤ {level:g}, it takes {number} at once" for number, kinds in needed.items()
     )
-
-
-def _needed(row: Row, level: float) -> str:
-    """Equally clear events that reach the level together."""
-    return f"more than {math.floor(1 / level):,}" if row["needed"] is None else f"{row['needed']:,}"
 
 
 def _noise(totals: list[Row]) -> list[str]:

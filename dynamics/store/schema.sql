@@ -65,7 +65,7 @@ create table raw.change (branch varchar, site varchar, step bigint, series varch
 create table raw.population (
     branch varchar, site varchar, step bigint, live bigint, dead bigint, mean_drift double, null_drift double, null_drift_high double
 );
--- How sharp the error control of each kind of event can be: null candidates and the smallest q that they allow.
+-- How sharp the error control of each kind of event can be: null candidates and the smallest p that they allow.
 create table raw.resolution (
-    branch varchar, site varchar, kind varchar, tests bigint, null_candidates bigint, smallest_q double
+    branch varchar, site varchar, kind varchar, tests bigint, null_candidates bigint, smallest_p double
 );

@@ -70,26 +70,20 @@ create view transitions as
 create view change as
     select site, step, series, value from raw.change semi join timeline using (branch) order by site, series, step;
 
--- needed: how many events, all as clear as can be, reach the run's level together. Where one has no q below 1, the tracking
--- stage has noted that for its own level.
+-- smallest_q: what a single event could have; needed: how many, all as clear as can be, reach the run's level together.
 create view resolution as
-    with told as (
-        select site, regexp_extract(note, '^a single ([a-z]+) cannot', 1) as kind,
-            max(regexp_extract(note, 'reach q <= ([0-9.]+)', 1)::double * regexp_extract(note, 'takes ([0-9]+) at once', 1)::double) as sum_p
-        from raw.notes semi join timeline using (branch) where note like 'a single % cannot reach q <= %, it takes % at once%' group by all
-    )
-    select r.site, r.kind, r.tests, r.null_candidates, r.smallest_q,
-        greatest(1, ceil(case when r.smallest_q < 1 then r.smallest_q else t.sum_p end / fdr - 1e-9))::bigint as needed
-    from raw.resolution r left join told t using (site, kind) semi join timeline using (branch), level order by r.site, r.kind;
+    select site, kind, tests, null_candidates, least(1, smallest_p * greatest(tests, 1)) as smallest_q,
+        greatest(1, ceil(smallest_p * tests / fdr - 1e-9))::bigint as needed
+    from raw.resolution semi join timeline using (branch), level order by site, kind;
 
--- What a single event can reach depends on the level, which may be another than when that was noted.
+-- What a single event can reach depends on the published level, so it is said here and not when a site is tracked.
 create view notes as
     select site, stage, note from (
-        select site, stage, note from raw.notes semi join timeline using (branch) where note not like 'a single % cannot reach q <= %'
+        select site, stage, note from raw.notes semi join timeline using (branch)
         union all
         select site, 'tracking', format('a single {} cannot reach q <= {:g}, it takes {} at once: there are {} null candidates for {} tests',
             kind, fdr, needed, null_candidates, tests)
-        from resolution, level where smallest_q > fdr and needed > 1 and tests > 0
+        from resolution, level where needed > 1 qualify max(null_candidates) over (partition by site) > 0
     ) order by site, stage;
 
 -- The null band: how many of the chain's candidates would clear the same bar by retraining alone, in all and per pair compared.

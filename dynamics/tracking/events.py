@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -90,16 +89,9 @@ class Calibration:
         """Births, deaths, splits and merges are all scored in units of what the presence or cosine cannot tell."""
         return np.concatenate([self.null[k] for k in CORE]) if kind in CORE else None
 
-    def _smallest_p(self, kind: str) -> float:
+    def smallest_p(self, kind: str) -> float:
+        """The smallest p-value that an event of a kind could have."""
         return smallest_p(self.null[kind], self._kindred(kind))
-
-    def smallest_number(self, kind: str, level: float) -> int:
-        """How many events of a kind, all as clear as can be, it takes to reach q ≤ ``level``."""
-        return max(1, math.ceil(self._smallest_p(kind) * self.tests[kind] / level))
-
-    def smallest_q(self, kind: str) -> float:
-        """The smallest q-value that a single event of a kind could have."""
-        return min(1.0, self._smallest_p(kind) * max(self.tests[kind], 1))
 
 
 def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[Event]:

@@ -235,8 +235,8 @@ def population(f: Followed, claims: Claims, nulls: dict[int, Claims], n_latents:
 
 def resolution(calibration: Calibration) -> pa.Table:
     """How sharp the error control of each kind can be."""
-    schema = _schema(kind=TEXT, tests=INT, null_candidates=INT, smallest_q=FLOAT)
-    rows = [(k, calibration.tests[k], len(calibration.null[k]), calibration.smallest_q(k)) for k in KINDS]
+    schema = _schema(kind=TEXT, tests=INT, null_candidates=INT, smallest_p=FLOAT)
+    rows = [(k, calibration.tests[k], len(calibration.null[k]), calibration.smallest_p(k)) for k in KINDS]
     return _table(schema, rows)
 
 

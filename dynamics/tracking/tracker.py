@@ -14,7 +14,6 @@ from dynamics.tracking.carrying import Carrying
 from dynamics.tracking.checkpoint import Series
 from dynamics.tracking.claims import KINDS, Claims, Units, claims
 from dynamics.tracking.events import (
-    ACCEPT,
     Calibration,
     Event,
     Place,
@@ -85,7 +84,7 @@ def track(history: History) -> Tracking:
         "population": tables.population(followed, found, null_claims, history.n_latents),
         "resolution": tables.resolution(calibration),
     }
-    return Tracking(made, [*_notes(history, calibration, threshold), *found_transitions.notes])
+    return Tracking(made, [*_notes(history, calibration), *found_transitions.notes])
 
 
 def link_threshold(carrying: Carrying) -> float:
@@ -136,7 +135,7 @@ def _explained(followed: Followed, accepted: list[Event], *, births: bool) -> di
     return explained
 
 
-def _notes(history: History, calibration: Calibration, threshold: float) -> list[str]:
+def _notes(history: History, calibration: Calibration) -> list[str]:
     steps = len(history.chain)
     if steps == 1:
         return ["one checkpoint only: there is nothing to compare it with"]
@@ -149,11 +148,4 @@ def _notes(history: History, calibration: Calibration, threshold: float) -> list
     untold = [kind for kind in KINDS if calibration.tests[kind] == 0]
     if untold:
         notes.append(f"{', '.join(untold)}: cannot be told from {steps} checkpoints with what lives in them")
-    for kind in KINDS if history.nulls else ():
-        needed = calibration.smallest_number(kind, ACCEPT)
-        if needed > 1:
-            notes.append(
-                f"a single {kind} cannot reach q <= {ACCEPT:g}, it takes {needed} at once: there are "
-                f"{len(calibration.null[kind])} null candidates for {calibration.tests[kind]} tests"
-            )
     return notes

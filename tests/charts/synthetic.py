@@ -214,7 +214,7 @@ def _conclude(site: _Site) -> None:
         p = rng.random(300)
         for number, value in enumerate(p):
             site.add("event_candidates", f"null-{kind}-{number}", kind, "null", 0, last, first, last, [], [], [], [], 0.0, float(value), None, None, None)  # fmt: skip  # noqa: E501
-        site.add("resolution", kind, 200, 300, 0.004 if kind != "merge" else 0.14)
+        site.add("resolution", kind, 200, 300, 2e-5 if kind != "merge" else 7e-4)
     if site.quiet:
         site.rows["event_candidates"] = [r for r in site.rows["event_candidates"] if r[4] != "chain"]
     if len(site.steps) < 8:

@@ -126,7 +126,7 @@ def test_what_retraining_would_give_is_spread_over_the_checkpoints_that_have_one
     tables = {
         "population": pa.table({"step": [0, 5, 10], "live": [8, 8, 8], "dead": [2, 2, 2]}),
         "pairs": pa.table({"from_step": [0, 5], "to_step": [5, 10], "arm": ["chain"] * 2}),
-        "resolution": pa.table({"kind": ["birth"], "tests": [20], "null_candidates": [40], "smallest_q": [0.1]}),
+        "resolution": pa.table({"kind": ["birth"], "tests": [20], "null_candidates": [40], "smallest_p": [0.005]}),
         "event_candidates": pa.table(
             {"kind": ["birth"] * 5, "arm": arm, "step": [5] * 5, "p_value": p_value, "q_value": q_value}
         ),

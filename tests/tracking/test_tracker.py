@@ -233,7 +233,7 @@ def test_no_q_value_is_below_what_the_resolution_says(name: str) -> None:
             r for r in tables["event_candidates"].to_pylist() if r["arm"] == "chain" and r["kind"] == row["kind"]
         ]
         least = min((r["q_value"] for r in of_kind), default=1.0)
-        assert least >= row["smallest_q"] / max(published[row["kind"]], 1) - 1e-12
+        assert least >= row["smallest_p"] * row["tests"] / max(published[row["kind"]], 1) - 1e-12
 
 
 @pytest.mark.parametrize("name", WITH_NULLS)
@@ -298,7 +298,6 @@ def test_what_cannot_be_told_is_said() -> None:
         "cannot be told from 2 checkpoints" in n and "birth" in n for n in gallery.tracked("two_checkpoints").notes
     )
     assert any("transition cannot be told from 7 checkpoints" in n for n in gallery.tracked("birth").notes)
-    assert not any("cannot reach" in n for n in gallery.tracked("birth").notes)
 
 
 def test_without_a_null_nothing_is_published_but_dormancies() -> None:
