@@ -53,7 +53,8 @@ class Carrying:
         self._carriers: Kept[Carrier] = Kept(_number(12, 8 * live**2 + 16 * codes))
         self._carried: Kept[Carried] = Kept(_number(24, 2 * decoder))
         self._pairs: Kept[Pairs] = Kept(_number(48, 6 * 8 * 4 * PER_LATENT * live))
-        self._rotations: Kept[Float[np.ndarray, "d_in d_in"]] = Kept(64)
+        widest = max((c.activations.shape[1] for c in series), default=0)
+        self._rotations: Kept[Float[np.ndarray, "d_in d_in"]] = Kept(_number(64, 4 * widest**2))
 
     def carried(self, source: int, target: int) -> Carried:
         """Directions of the latents of checkpoint ``source`` in the activations of checkpoint ``target``."""
@@ -67,8 +68,12 @@ class Carrying:
 
     def rotation(self, source: int, target: int) -> Float[np.ndarray, "d_in d_in"]:
         """The orthogonal map of the whole space from ``source`` to ``target``."""
-        x, y = self.series[source].activations, self.series[target].activations
-        return self._rotations.get_or_make((source, target), lambda: procrustes(x, y)[0])
+        if source > target:
+            return self.rotation(target, source).T
+        return self._rotations.get_or_make((source, target), lambda: self._procrustes(source, target))
+
+    def _procrustes(self, source: int, target: int) -> Float[np.ndarray, "d_in d_in"]:
+        return procrustes(self.series[source].activations, self.series[target].activations)[0]
 
     def _carry(self, source: int, target: int) -> Carried:
         carrier = self._carriers.get_or_make(source, lambda: Carrier(self.series[source], self._half))
