@@ -22,7 +22,7 @@ SEED_POSITIONS = (3, 12, 48)
 GROWTH = 1.25
 """While training goes on, a site is tracked again when its chain has grown by this factor."""
 
-TRACKING = 3
+TRACKING = 4
 """Counts up when tracking says something else of the same SAEs, so that every run is tracked again."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +19,8 @@ INSIDE = 0.5
 """Smallest share of a child's rows on which the parent fired, against what a continuing latent's does."""
 PART = 0.1
 """Share of the parent's rows that each child should take; a smaller one lowers the score in proportion."""
+WHOLE = 0.75
+"""Share of the fall of their cosine that must still be ahead where children count as together."""
 CHILDREN = 4
 """Most children of one parent that are looked at."""
 
@@ -33,6 +35,8 @@ class Division:
     """Positions at the latter checkpoint, the widest first."""
     date: int
     """Place of the first checkpoint at which the model keeps them apart."""
+    whole: int
+    """Place of the last one at which they were still together: later the parent may look like one of them."""
     score: float
     """Fall of the cosine of the two surest children's carried directions, in units of what the estimate can tell, less
     where one of them takes next to none of the parent's rows."""
@@ -40,7 +44,7 @@ class Division:
     apart: float
     kinship: float
     coverage: float
-    """Share of the parent's rows on which a child fires."""
+    """Share of the parent's rows on which a child fires, over that of a latent which goes on; 1 at most."""
     overlap: float
     """Jaccard index of the two surest children's rows."""
 
@@ -50,17 +54,15 @@ def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     kin = timeline.kin(former, latter)
     curves = _Cosines(timeline, latter)
     presence = timeline.presence(latter, former)
-    inside = kin.inside_child >= INSIDE * _usual_inside(timeline, kin, former, latter)
-    able = (kin.kinship >= KINSHIP) & inside & (presence[kin.child] >= 0.3)
-    return [
+    goes_on = timeline.position_at(former, latter)[kin.parent] == kin.child
+    usual_inside, usual_coverage = (
+        float(np.median(shares[goes_on])) if goes_on.any() else 1.0 for shares in (kin.inside_child, kin.inside_parent)
+    )
+    able = (kin.kinship >= KINSHIP) & (kin.inside_child >= INSIDE * usual_inside) & (presence[kin.child] >= 0.3)
+    found = [
         _best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))
     ]
-
-
-def _usual_inside(timeline: Timeline, kin: Kin, former: int, latter: int) -> float:
-    """Median share of a latent's rows on which the one that it continues fired."""
-    follows = timeline.position_at(former, latter)[kin.parent] == kin.child
-    return float(np.median(kin.inside_child[follows])) if follows.any() else 1.0
+    return [replace(d, coverage=min(1.0, d.coverage / usual_coverage)) for d in found]
 
 
 def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndarray, " family"]]:
@@ -76,6 +78,7 @@ def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndar
 class _Parting:
     score: float
     place: int
+    whole: int
     before: float
     after: float
 
@@ -102,14 +105,15 @@ class _Cosines:
         """The largest fall of the cosine of two latents, weighed with their presence before it."""
         cosine = self.curve(a, b)
         presence = np.minimum([p[a] for p in self._presence], [p[b] for p in self._presence])
-        best = _Parting(0.0, len(cosine) - 1, float("nan"), float("nan"))
+        best = _Parting(0.0, len(cosine) - 1, len(cosine) - 2, float("nan"), float("nan"))
         for at in range(1, len(cosine)):
             earlier = slice(max(0, at - 2), at)
             before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
             fall = (before - after) * min(1.0, float(presence[earlier].mean()))
             score = fall / float(max(self._blur[a], self._blur[b]))
             if score > best.score:
-                best = _Parting(score, at, before, after)
+                together = np.flatnonzero(cosine[:at] >= after + WHOLE * (before - after))
+                best = _Parting(score, at, int(together[-1]), before, after)
         return best
 
 
@@ -131,6 +135,7 @@ def _best_division(
         parent=parent,
         children=(a, b, *others),
         date=curves.places[parting.place],
+        whole=curves.places[parting.whole],
         score=score,
         together=parting.before,
         apart=parting.after,

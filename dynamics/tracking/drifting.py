@@ -11,7 +11,10 @@ from dynamics.tracking.timeline import Timeline
 from dynamics.tracking.turning import turns
 
 FURTHER = 2.0
-"""Times the usual angle that a feature must have turned by: over a long track all wander, some further than others."""
+"""Times the usual angle and what its estimate cannot tell that a feature must have turned by: over a long track all
+wander, some further than others."""
+APART = 1
+"""Checkpoints from a track's ends to those whose latents' inputs show how far it turned."""
 SHORTEST = 3
 """Fewest checkpoints from a track's first to its last over which drift is judged."""
 
@@ -38,7 +41,7 @@ def drifts(timeline: Timeline) -> Drifts:
     ends = {t: (timeline.tracks.first(t), timeline.tracks.last(t)) for t in range(len(timeline.tracks))}
     spans = sorted({(a[0], b[0]) for a, b in ends.values() if b[0] - a[0] >= SHORTEST})
     for first, last in spans:
-        found = turns(timeline, first, last)
+        found = turns(timeline, first, last, apart=APART)
         tracks = timeline.track_of(first)[found.i]
         spanning = np.array([ends[t][0][0] == first and ends[t][1][0] == last for t in tracks], dtype=bool)
         for column, values in zip(
@@ -50,7 +53,9 @@ def drifts(timeline: Timeline) -> Drifts:
                 found.angle,
                 np.full(len(tracks), found.usual),
                 np.where(
-                    found.angle >= FURTHER * found.usual, found.kept * (found.angle - found.usual) / found.blur, 0.0
+                    found.angle >= FURTHER * (found.usual + found.blur),
+                    found.kept * (found.angle - found.usual) / found.blur,
+                    0.0,
                 ),
             ),
             strict=True,

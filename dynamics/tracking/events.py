@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from dynamics.tracking.calibration import p_values, q_values, smallest_p
 from dynamics.tracking.claims import CORE, KINDS, Claims, Family, Units
+from dynamics.tracking.divisions import Division
 from dynamics.tracking.following import Followed
 from dynamics.tracking.lineage import Edge, tracks_from
 from dynamics.tracking.timeline import Timeline
@@ -110,7 +111,7 @@ def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[
 
 def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:
     d = family.division
-    parent: tuple[Place, ...] = ((timeline.place(family.former), d.parent),)
+    parent = (_whole_parent(timeline, family),)
     children = tuple((timeline.place(family.latter), c) for c in d.children)
     before, after = (children, parent) if timeline.backwards else (parent, children)
     evidence = {
@@ -120,23 +121,24 @@ def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:
         "coverage": d.coverage,
         "overlap": d.overlap,
     }
-    return Event(kind, _date(timeline, d.date), before, after, d.score, evidence, _division_reason(timeline, family))
+    return Event(kind, _date(timeline, d.date), before, after, d.score, evidence, _division_reason(d))
 
 
-def _division_reason(timeline: Timeline, family: Family) -> str | None:
-    d = family.division
-    if d.overlap > OVERLAP:
+def _whole_parent(timeline: Timeline, family: Family) -> Place:
+    """The parent where its children were still together: in the middle of a slow split it is taken for one of them."""
+    whole = min(family.division.whole, family.former)
+    position = int(timeline.position_at(family.former, whole)[family.division.parent])
+    if position < 0:
+        whole, position = family.former, family.division.parent
+    return timeline.place(whole), position
+
+
+def _division_reason(division: Division) -> str | None:
+    if division.overlap > OVERLAP:
         return "duplicate"
-    if d.coverage < COVERAGE * _usual_coverage(timeline, family):
+    if division.coverage < COVERAGE:
         return "children fire on too few of the parent's rows"
     return None
-
-
-def _usual_coverage(timeline: Timeline, family: Family) -> float:
-    """Median share of a latent's rows on which its continuation fires."""
-    kin = timeline.kin(family.former, family.latter)
-    follows = timeline.position_at(family.former, family.latter)[kin.parent] == kin.child
-    return float(np.median(kin.inside_parent[follows])) if follows.any() else 1.0
 
 
 def _date(timeline: Timeline, place: int) -> int:

@@ -16,8 +16,6 @@ STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
 AS_BEFORE = 0.8
 """Correlation of a turning feature's codes before and after, against the usual link's, to have fired as before."""
-ROUNDS = 3
-"""Of reweighting for the turn of the space."""
 UNTOLD = 0.03
 """Weight of all activations' turn for each feature whose direction is as much noise as signal."""
 NOTHING_TOLD = 1e-3
@@ -51,14 +49,24 @@ class Turns:
     """Whether it fires as before: the correlation is not far below the usual link's."""
 
 
-def turns(timeline: Timeline, former: int, latter: int, links: Links | None = None) -> Turns:
-    """The turns of all tracks that are live at both places, read forwards; ``links`` are those between the two."""
+def turns(timeline: Timeline, former: int, latter: int, links: Links | None = None, *, apart: int = 0) -> Turns:
+    """The turns of all tracks that are live at both places, read forwards; ``links`` are those between the two.
+
+    Args:
+        timeline: the series, read forwards.
+        former: the place to turn from.
+        latter: the place to turn to.
+        links: what is linked between the two.
+        apart: how many checkpoints nearer to each other those are whose latents' inputs are looked at. An SAE fits
+            noise where it is trained, so a latent's own checkpoint shows it turned; over a longer way others tell.
+    """
     position = timeline.position_at(former, latter)
-    i = np.flatnonzero(position >= 0)
+    near, far = (timeline.position_at(former, place) for place in (former + apart, latter - apart))
+    i = np.flatnonzero((position >= 0) & (near >= 0) & (far >= 0))
     j = position[i]
     whole = timeline.carrying.rotation(timeline.place(former), timeline.place(latter))
-    here, there = timeline.carried(former, former).at(i), timeline.carried(former, latter).at(i)
-    early, late = timeline.carried(latter, former).at(j), timeline.carried(latter, latter).at(j)
+    here, there = (timeline.carried(former + apart, place).at(near[i]) for place in (former, latter))
+    early, late = (timeline.carried(latter - apart, place).at(far[i]) for place in (former, latter))
     rotation = _turn_of_the_rest(here, there, whole)
     angle = np.minimum(_angles(here, there, rotation), _angles(early, late, rotation))
     usual = _median(angle)
@@ -117,15 +125,12 @@ def _turn_of_the_rest(
     ``whole`` speaks for what their directions cannot tell.
     """
     noise, size = np.maximum(here.uncertainty, there.uncertainty), _size(here) * _size(there)
-    rotation = whole
-    for _ in range(ROUNDS):
-        angle = _angles(here, there, rotation)
-        weight = (1 + (angle / (_median(angle) + STEADY + PER_UNCERTAINTY * noise)) ** 2) ** -2
-        each = (weight / (2 * size))[:, None]
-        shown = (here.first * each).T @ there.second + (here.second * each).T @ there.first
-        untold = max(NOTHING_TOLD, UNTOLD * float(weight @ noise**2))
-        rotation = nearest_orthogonal(shown + untold * whole)
-    return rotation
+    angle = _angles(here, there, whole)
+    weight = (1 + (angle / (_median(angle) + STEADY + PER_UNCERTAINTY * noise)) ** 2) ** -2
+    each = (weight / (2 * size))[:, None]
+    shown = (here.first * each).T @ there.second + (here.second * each).T @ there.first
+    untold = max(NOTHING_TOLD, UNTOLD * float(weight @ noise**2))
+    return nearest_orthogonal(shown + untold * whole)
 
 
 def _size(carried: Carried) -> Float[np.ndarray, " live"]:
