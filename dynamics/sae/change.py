@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import brentq
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
@@ -89,8 +90,7 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
     """
     turn = _turn(earlier.x, later.x)
     refitted = Seen(earlier.x @ turn, later.sae)
-    turned = earlier.residual @ turn
-    residual_kept = min(1.0, _cosine(turned, later.residual) / max(_cosine(turned, refitted.residual), 1e-3))
+    residual_kept = _residual_kept(earlier, later, refitted, turn)
     i, j = sure_continuations(earlier, later)
     if len(i) < PER_STRATUM:
         return Change(np.ones(1), np.ones(1), np.zeros(1), residual_kept, turn)
@@ -100,6 +100,37 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
     kept = np.clip(total.kept / np.maximum(retrained.kept * noise.kept, 1e-3), 0, 1)
     variance = total.spread**2 - retrained.spread**2 - noise.spread**2
     return Change(total.density, kept, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
+
+
+def residual_kept(earlier: Seen, later: Seen) -> float:
+    """Cosine between what the SAEs leave unexplained at two checkpoints, whatever retraining does to it taken out."""
+    turn = _turn(earlier.x, later.x)
+    return _residual_kept(earlier, later, Seen(earlier.x @ turn, later.sae), turn)
+
+
+def _residual_kept(earlier: Seen, later: Seen, refitted: Seen, turn: Float[Tensor, "d_in d_in"]) -> float:
+    turned = earlier.residual @ turn
+    return min(1.0, _cosine(turned, later.residual) / max(_cosine(turned, refitted.residual), 1e-3))
+
+
+def lasting_share(near: float, far: float, lag: int) -> float:
+    """Share c of the residual that stays for ever, where cosines fall with the lag as c + (1 − c) a^lag.
+
+    Args:
+        near: cosine of residuals one checkpoint apart.
+        far: of those ``lag`` checkpoints apart.
+        lag: 2 at least.
+
+    Returns:
+        0 where the cosine falls as fast as an autoregression of the first order or faster, ``near`` where it does not.
+    """
+
+    def excess(share: float) -> float:
+        return share + (1 - share) * ((near - share) / (1 - share)) ** lag - far
+
+    if near >= 1 or far >= near:
+        return min(near, 1.0)
+    return 0.0 if excess(0.0) >= 0 else float(brentq(excess, 0.0, near))
 
 
 def _turn(earlier: Float[Tensor, "rows d_in"], later: Float[Tensor, "rows d_in"]) -> Float[Tensor, "d_in d_in"]:

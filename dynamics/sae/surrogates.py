@@ -8,8 +8,9 @@ they do in reality.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.change import Change, Seen, measure_change, mixed, sure_continuations
+from dynamics.sae.change import (
+    Change,
+    Seen,
+    lasting_share,
+    measure_change,
+    mixed,
+    residual_kept,
+    sure_continuations,
+)
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.threads import one_thread
 from dynamics.tracking.carried import Carrier
@@ -29,6 +38,8 @@ DISTINCT = 0.2
 """Relative noise of a carried direction up to which a latent is more than noise."""
 LASTING = 0.2
 """Code correlation of mutual best candidates from which a latent is a feature that goes on, not noise."""
+LAG = 3
+"""Checkpoints over which it is seen how much of the residual stays for ever."""
 TRIES = 4
 """Rounds of drawing rows for codes that move, each for those whose row was taken."""
 
@@ -100,39 +111,76 @@ def _surrogates(
     sequence: Int[np.ndarray, " rows"],
     rng: np.random.Generator,
 ) -> Iterator[Float[Tensor, "rows d_in"]]:
-    last = seen[0]
+    share = _lasting_share(seen)
+    last = Surrogate.start(seen[0], standing, share, donors(sequence, rng))
     for earlier, later in pairwise(seen):
         change = measure_change(earlier, later, donors(sequence, rng))
-        last = surrogate(last, standing, change, donors(sequence, rng), rng)
-        yield last.x
+        last = last.next(change, donors(sequence, rng), rng)
+        yield last.seen.x
 
 
-def surrogate(
-    seen: Seen,
-    standing: Bool[np.ndarray, " latents"],
-    change: Change,
-    donors: Int[np.ndarray, " rows"],
-    rng: np.random.Generator,
-) -> Seen:
-    """The next surrogate in scaled units: codes jittered, residuals exchanged, the space turned, as much as measured.
+def _lasting_share(seen: list[Seen]) -> float:
+    """Of the residual, by the first checkpoints alone: a null chain that grows goes on from what it was."""
+    lag = min(LAG, len(seen) - 1)
+    if lag < 2:
+        return 0.0
+    near = float(np.mean([residual_kept(a, b) for a, b in pairwise(seen[: lag + 1])]))
+    return lasting_share(near, residual_kept(seen[0], seen[lag]), lag)
 
-    It comes with the same SAE, turned with the space: what that sees there is what the one after it is made of, so
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A surrogate in scaled units, and what the next one is made of.
+
+    It comes with the SAE of the start, turned with the space: what that sees here is what the next one is made of, so
     that the codes of every surrogate are as noisy as those of the first.
-
-    Args:
-        seen: the surrogate before, or the real checkpoint at the start.
-        standing: the latents whose features go on; what the others write is exchanged with the residual.
-        change: what happens to features that go on.
-        donors: for each row the one that gives its residual.
-        rng: the only source of randomness.
     """
+
+    seen: Seen
+    standing: Bool[np.ndarray, " latents"]
+    """The latents whose features go on; what the others write belongs to the residual."""
+    share: float
+    """Of the residual's variance that stays for ever."""
+    fixed: Float[Tensor, "rows d_in"]
+    """That part."""
+
+    @classmethod
+    def start(
+        cls, seen: Seen, standing: Bool[np.ndarray, " latents"], share: float, donors: Int[np.ndarray, " rows"]
+    ) -> Surrogate:
+        """The real checkpoint that the others come from; what of its residual stays is not known, only how much."""
+        residual = _residual(seen, _features(seen, standing))
+        fixed = share * residual + math.sqrt(share * (1 - share)) * residual[torch.from_numpy(donors)]
+        return cls(seen, standing, share, fixed)
+
+    def next(self, change: Change, donors: Int[np.ndarray, " rows"], rng: np.random.Generator) -> Surrogate:
+        """The one after: codes jittered, residuals exchanged, the space turned, as much as measured.
+
+        Args:
+            change: what happens to features that go on.
+            donors: for each row the one that gives its residual, but for what stays for ever.
+            rng: the only source of randomness.
+        """
+        seen, features = self.seen, _features(self.seen, self.standing)
+        passing = _residual(seen, features) - self.fixed
+        kept = max(0.0, change.residual_kept - self.share) / max(1 - self.share, 1e-6)
+        codes = sp.csr_array(jittered(features, change, rng))
+        noise = self.fixed + mixed(passing, passing[torch.from_numpy(donors)], min(1.0, kept))
+        x = (seen.sae.decode(codes) + noise) @ change.turn
+        scaling = Scaling.of(x)
+        made = Seen(scaling.apply(x), _turned(seen.sae, change.turn))
+        return replace(self, seen=made, fixed=self.fixed @ change.turn * scaling.scale)
+
+
+def _features(seen: Seen, standing: Bool[np.ndarray, " latents"]) -> sp.csc_array:
+    """The codes of the latents whose features go on."""
     features = sp.csc_array(seen.codes @ sp.diags_array(standing.astype(np.float32)))
     features.eliminate_zeros()
-    residual = seen.x - seen.sae.decode(sp.csr_array(features))
-    codes = sp.csr_array(jittered(features, change, rng))
-    noise = mixed(residual, residual[torch.from_numpy(donors)], change.residual_kept)
-    x = (seen.sae.decode(codes) + noise) @ change.turn
-    return Seen(Scaling.of(x).apply(x), _turned(seen.sae, change.turn))
+    return features
+
+
+def _residual(seen: Seen, features: sp.csc_array) -> Float[Tensor, "rows d_in"]:
+    return seen.x - seen.sae.decode(sp.csr_array(features))
 
 
 def _turned(sae: SparseAutoencoder, turn: Float[Tensor, "d_in d_in"]) -> SparseAutoencoder:

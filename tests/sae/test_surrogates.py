@@ -11,9 +11,17 @@ import torch
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.change import Change, Seen, _median, measure_change, sure_continuations
+from dynamics.sae.change import (
+    Change,
+    Seen,
+    _median,
+    lasting_share,
+    measure_change,
+    residual_kept,
+    sure_continuations,
+)
 from dynamics.sae.scaling import Scaling
-from dynamics.sae.surrogates import donors, jittered, lasting, null_activations, surrogate
+from dynamics.sae.surrogates import Surrogate, donors, jittered, lasting, null_activations
 
 ROWS, WIDTH, FEATURES, NOISE = 4000, 32, 24, 0.05
 SEQUENCE = np.arange(ROWS) // 20
@@ -182,11 +190,39 @@ def test_what_does_not_last_is_exchanged_like_noise():
     standing = np.ones(FEATURES, dtype=bool)
     standing[0] = False
     change = measure_change(here, seen(world.raw(world.codes, world.fresh_noise()), sae), given())
-    made = surrogate(here, standing, replace(change, residual_kept=0.0), given(), np.random.default_rng(0))
-    before, after = here.codes.toarray(), made.codes.toarray()
+    start = Surrogate.start(here, standing, 0.0, given())
+    made = start.next(replace(change, residual_kept=0.0), given(), np.random.default_rng(0))
+    before, after = here.codes.toarray(), made.seen.codes.toarray()
     alike = [abs(np.corrcoef(before[:, n], after[:, n])[0, 1]) for n in range(FEATURES)]
     assert alike[0] < 0.2
     assert np.median(alike[1:]) > 0.6
+
+
+@pytest.mark.parametrize(("stays", "memory"), [(0.5, 0.0), (0.0, 0.7), (0.4, 0.5)], ids=["stays", "fades", "both"])
+def test_noise_stays_and_fades_as_it_does_in_reality(stays: float, memory: float):
+    """Cosines of real residuals fall with the lag as c + (1 − c) a^lag; those of surrogates likewise."""
+    world = World()
+    fixed, passing = world.fresh_noise(), world.fresh_noise()
+    snapshots = []
+    for _ in range(6):
+        snapshots.append(world.raw(world.codes, np.sqrt(stays) * fixed + np.sqrt(1 - stays) * passing))
+        passing = memory * passing + np.sqrt(1 - memory**2) * world.fresh_noise()
+    sae = world.sae()
+    made = [snapshots[0], *null_activations([sae] * 6, snapshots, SEQUENCE, generator())]
+    for chain in (snapshots, made):
+        states = [seen(x, sae) for x in chain]
+        for lag in (1, 3, 5):
+            expected = stays + (1 - stays) * memory**lag
+            assert residual_kept(states[0], states[lag]) == pytest.approx(expected, abs=0.08)
+
+
+def test_how_much_noise_stays_is_told_from_how_its_likeness_falls():
+    for share, memory in ((0.0, 0.7), (0.3, 0.5), (0.5, 0.0), (0.9, 0.9)):
+        near, far = (share + (1 - share) * memory**lag for lag in (1, 3))
+        assert lasting_share(near, far, 3) == pytest.approx(share, abs=1e-6)
+    assert lasting_share(1.0, 1.0, 3) == 1
+    assert lasting_share(0.5, 0.6, 3) == 0.5
+    assert lasting_share(0.8, 0.1, 3) == 0
 
 
 def test_without_sure_continuations_nothing_is_jittered():
@@ -197,7 +233,8 @@ def test_without_sure_continuations_nothing_is_jittered():
     assert change.spread.tolist() == [0.0]
     standing = lasting(earlier, later, None, SEQUENCE)
     assert standing.sum() < 10
-    assert torch.isfinite(surrogate(earlier, standing, change, given(), np.random.default_rng(0)).x).all()
+    made = Surrogate.start(earlier, standing, 0.5, given()).next(change, given(), np.random.default_rng(0))
+    assert torch.isfinite(made.seen.x).all()
 
 
 def test_dead_dictionaries_and_flat_spaces_are_no_trouble():

@@ -72,10 +72,10 @@ class Told(Timeline):
         return len(self.told[3])
 
     def presence(self, source: int, target: int) -> np.ndarray:
-        return np.array([self.told[source][target]])
+        return np.array([self.told[source][target] if source in self.told else 0.0])
 
-    def following(self, index: int) -> np.ndarray:
-        return np.array([0])
+    def position_at(self, index: int, other: int) -> np.ndarray:
+        return np.array([0 if other in self.told else -1])
 
     def blur(self, index: int) -> np.ndarray:
         return np.array([0.25])
