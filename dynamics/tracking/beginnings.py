@@ -13,12 +13,10 @@ BEFORE = 4
 """Checkpoints before a latent's first sight in which its feature may have begun: SAEs see late."""
 GROWING = 2
 """Checkpoints over which a feature may grow from nothing to what it is; they count neither as before nor as after."""
-LATE = 1
-"""Checkpoints after the first sight by which it may be whole."""
 THERE = 0.5
 """Presence before from which a feature was there already."""
 SEEN = 2
-"""Checkpoints after the first sight whose latents tell too."""
+"""Checkpoints after the first sight whose latents tell too, and by which it may be whole."""
 GROWN = 4
 """Checkpoints after the first sight over which it is seen how large it gets."""
 
@@ -42,7 +40,7 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
     Each feature is looked at through its latents here and at the next two checkpoints, as far as its track goes on: an
     SAE's first sight is its poorest, and of a feature that grows there is little to see at first.
     """
-    places = list(window(index, BEFORE, LATE, len(timeline)))
+    places = list(window(index, BEFORE, SEEN, len(timeline)))
     first = places.index(index)
     curve, blur = _presence_curve(timeline, index, places)
     found = Beginnings(*(np.full(curve.shape[0], value) for value in (-1.0, 0, 0.0, 0.0)))
