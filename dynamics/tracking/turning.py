@@ -14,7 +14,7 @@ from dynamics.tracking.timeline import Timeline
 
 STEADY = 5.0
 """Degrees that a feature of perfect signal may seem to turn for reasons of its own."""
-AS_BEFORE = 0.8
+AS_BEFORE = 0.65
 """Correlation of a turning feature's codes before and after, against the usual link's, to have fired as before."""
 UNTOLD = 0.03
 """Weight of all activations' turn for each feature whose direction is as much noise as signal."""

@@ -85,7 +85,7 @@ def test_a_latent_that_fits_noise_at_two_checkpoints_is_no_beginning() -> None:
     """At its own checkpoint anything is wholly present; what it fits there is told by the others."""
     fits_noise = Told({3: [0.1, 0.1, 0.1, 1, 0.4, 0.1], 4: [0.1, 0.1, 0.1, 0.4, 1, 0.1]})
     feature = Told({3: [0.1, 0.1, 0.1, 1, 0.9, 0.9], 4: [0.1, 0.1, 0.1, 0.9, 1, 0.9]})
-    assert beginnings(fits_noise, 3).after == pytest.approx(0.4)
+    assert beginnings(fits_noise, 3).after < 0.5
     assert beginnings(feature, 3).after == pytest.approx(0.9)
 
 
