@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,12 @@ def writer(path: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def reader(path: Path) -> duckdb.DuckDBPyConnection:
+def reader(path: Path, memory: int | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that reads the database at ``path`` as it is now, and can reach nothing else.
+
+    Args:
+        path: the database.
+        memory: most bytes that DuckDB may take, without swapping to files; None is most of the machine's.
 
     Raises:
         duckdb.Error: if the file is no database.
@@ -54,7 +59,7 @@ def reader(path: Path) -> duckdb.DuckDBPyConnection:
     while True:
         before = _identity(path)
         try:
-            connection = _attached(path)
+            connection = _attached(path, memory)
         except duckdb.Error:
             if _identity(path) == before:
                 raise
@@ -69,12 +74,15 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _attached(path: Path) -> duckdb.DuckDBPyConnection:
+def _attached(path: Path, memory: int | None) -> duckdb.DuckDBPyConnection:
     # Attached to an empty instance, because DuckDB keeps one instance a path in a process: opened directly, a path
     # that was published again gives the old content as long as any connection to that is open.
     connection = _blank()
     try:
         connection.execute(f"attach {literal(path)} as history (read_only); use history")
+        if memory is not None:
+            bounds = f"set memory_limit = '{memory}B'; set max_temp_directory_size = '0B'; set threads = 2"
+            connection.execute(f"{bounds}; set python_enable_replacements = false")
         connection.execute("set enable_external_access = false; set lock_configuration = true")
     except BaseException:
         connection.close()
@@ -108,6 +116,12 @@ def interruptible() -> Iterator[None]:
         if str(error) == "Query interrupted":
             raise KeyboardInterrupt from None
         raise
+
+
+def sentence(error: duckdb.Error) -> str:
+    """What DuckDB says, on one line, without the excerpt of the statement."""
+    told = str(error).split("\n\nLINE ")[0].strip()
+    return " ".join(re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", told).split())
 
 
 def literal(value: object) -> str:

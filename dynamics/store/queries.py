@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import count
 
 import duckdb
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynamics.files import RunDirectory
-from dynamics.store.database import interruptible, reader
+from dynamics.store.database import interruptible, reader, sentence
 
 
 class SqlError(ValueError):
@@ -59,12 +58,6 @@ def query(run: RunDirectory, sql: str) -> pa.Table:
             return _plain_integers(_named_apart(relation.to_arrow_table()))
         except duckdb.Error as error:
             raise SqlError(f"SQL error: {sentence(error)}") from None
-
-
-def sentence(error: duckdb.Error) -> str:
-    """What DuckDB says, on one line, without the excerpt of the statement."""
-    told = str(error).split("\n\nLINE ")[0].strip()
-    return " ".join(re.sub(r"^[A-Z][A-Za-z ]* Error: ", "", told).split())
 
 
 def _named_apart(table: pa.Table) -> pa.Table:

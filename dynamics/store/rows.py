@@ -28,7 +28,7 @@ from dynamics.files import (
 )
 from dynamics.files.commits import COMMIT
 from dynamics.files.importing_saes import notes_on_imported
-from dynamics.store.queries import sentence
+from dynamics.store.database import sentence
 from dynamics.store.text import surroundings, varchar
 
 TRACKED = (

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-import dynamics.store
+import dynamics.store.database
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import LATENTS, SaeRecord, write_sae
 
 SITES = ["blocks.0.mlp", "blocks.1.mlp"]
-STORE = Path(dynamics.store.__file__).parent
+STORE = Path(dynamics.store.database.__file__).parent
 HOSTILE = [
     "</script><img src=x onerror=\"document.title='executed'\">",
     "<!-- <script>document.title='executed'</script>",

@@ -7,7 +7,7 @@ import pytest
 
 from dynamics.files import RunDirectory
 from dynamics.pipeline.publishing import publish_if_due
-from dynamics.store import SqlError, connect, publish, query
+from dynamics.store.store import SqlError, connect, publish, query
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from dynamics.files import (
     write_snapshot,
     write_tracking,
 )
-from dynamics.store import build, connect, database, publish, query, rows
+from dynamics.store import database, rows
+from dynamics.store.store import build, connect, publish, query
 from dynamics.store.rows import TRACKED
 
 AddStep = Callable[[int], None]
@@ -335,7 +336,7 @@ def test_every_tracking_table_is_in_the_schema(run: RunDirectory) -> None:
 READER = """
 import sys, time
 from dynamics.files import RunDirectory
-from dynamics.store import connect
+from dynamics.store.store import connect
 run, seen = RunDirectory.open(sys.argv[1]), []
 while not (run.path / "stop").exists():
     with connect(run) as connection:
