@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     top = _Parser(prog="dynamics", description="Tracks what a network's features do while it trains.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _rebuild):
+    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _rebuild):
         add(commands)
     return top
 
@@ -286,6 +286,24 @@ def report(given: argparse.Namespace) -> int:
 
     write_report(run, given.output)
     print(f"wrote {given.output}")
+    return 0
+
+
+def _explore(commands: Any) -> None:
+    p = _command(commands, "explore", explore, "look around in a run, in a browser on this machine")
+    _run_argument(p)
+    p.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
+    p.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
+def explore(given: argparse.Namespace) -> int:
+    """The explorer, until Ctrl-C."""
+    from dynamics.run import open as open_run
+
+    run = open_run(given.run)
+    from dynamics.explorer.server import serve
+
+    serve(run, given.port, browser=not given.no_browser)
     return 0
 
 

@@ -37,7 +37,7 @@ LANES = 40
 def lineage(run: History, site: str, track: int) -> Any:
     """One track's family over optimiser steps: a lane per track, joined where it splits, merges or buds.
 
-    The asked track is drawn thick. A full dot is a birth, a cross a death, a joint takes the colour of its event. The
+    The asked track is drawn thick; a click on a lane picks its ``track`` in the selection ``picked``. A full dot is a birth, a cross a death, a joint takes the colour of its event. The
     nearest 40 relatives have lanes; the rest of a larger family is drawn as a count over steps below.
 
     Raises:
@@ -136,12 +136,13 @@ def _lanes(
     y = alt.Y("lane:Q", scale=alt.Scale(domain=[len(lanes) - 0.5, -0.5], nice=False), axis=None)
     members = [_member(row, lanes[row["track"]], track) for row in family if row["track"] in lanes]
     base = alt.Chart(values(members)).encode(y=y, tooltip=_TOOLTIP)
-    life = base.mark_rule(strokeCap="round", opacity=0.85).encode(
+    life = base.mark_rule(strokeCap="round", opacity=0.85, cursor="pointer").encode(
         x=axis.x("first_step", labels=lowest),
         x2="last_step:Q",
         color=alt.Color("colour:N", scale=None),
         strokeWidth=alt.StrokeWidth("width:Q", scale=None),
     )
+    life = life.add_params(alt.selection_point(name="picked", fields=["track"]))
     name = base.mark_text(
         align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT
     ).encode(x=axis.x("first_step", labels=lowest), text="name:N")

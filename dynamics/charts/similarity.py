@@ -9,10 +9,9 @@ import altair as alt
 import numpy as np
 from jaxtyping import Float
 
+from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.theme import GRID, INK, SOFT, count, finished, note, sentence, values
-from dynamics.files.layout import RunDirectory
-from dynamics.files.saes import load_sae, sae_records
 
 LIVE = """
 select latent, track, density, mean_activation
@@ -45,7 +44,7 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
     """
     source = Source(run)
     source.site(site)
-    before, after = _decoder(run, site, from_step), _decoder(run, site, to_step)
+    before, after = (decoder_directions(run, site, step) for step in (from_step, to_step))
     old, new = (source.rows(LIVE, site=site, step=step) for step in (from_step, to_step))
     title = f"{site}: steps {from_step:,} and {to_step:,}"
     if not old or not new:
@@ -66,21 +65,6 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
         _subtitle(site, chosen, old, new, len(tracks)),
         source.text,
     )
-
-
-def _decoder(run: History, site: str, step: int) -> Float[np.ndarray, "n_latents d_in"]:
-    """Unit decoder rows of the chain's dictionary at a step."""
-    directory = RunDirectory.open(run.path)
-    records = {record.step: record for record in sae_records(directory, site, arm="chain")}
-    if step not in records:
-        near = sorted(records, key=lambda other: abs(other - step))[:3]
-        hint = f"; the nearest steps are {', '.join(str(other) for other in near)}" if near else "; none is trained yet"
-        raise ValueError(f"there is no dictionary of {site} at step {step}{hint}")
-    weights: Float[np.ndarray, "n_latents d_in"] = (
-        load_sae(directory, records[step]).W_dec.detach().cpu().double().numpy()
-    )
-    norms = np.linalg.norm(weights, axis=1, keepdims=True)
-    return weights / np.where(norms > 0, norms, 1.0)
 
 
 def _chosen(old: list[Row], new: list[Row], tracks: set[int]) -> _Chosen:

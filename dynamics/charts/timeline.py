@@ -26,11 +26,14 @@ from dynamics.charts.theme import (
 )
 
 EVENTS = """
-select site, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value,
+select site, event, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value,
     coalesce(q_value / fdr, 0) as doubt
-from events, level where site in ($sites) order by site, step, kind, q_value
+from events, level where site in ($sites) and step between $first and $last order by site, step, kind, q_value
 """
-CHECKPOINTS = "select distinct step from snapshots where site in ($sites) order by step"
+CHECKPOINTS = """
+select distinct step from snapshots where site in ($sites) and step between $first and $last order by step
+"""
+_ALL = (0, 2**63 - 1)
 _SPANS = ("drift", "dormancy")
 """Kinds of event that take more than one step."""
 _ENDS = " A drift stands where it ends."
@@ -40,12 +43,18 @@ _ALONE = 1200
 """Most events that are still drawn one by one."""
 
 
-def events(run: History, site: str | None = None) -> Any:
+def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL) -> Any:
     """Every published event at its step: a lane per kind, or for several sites a panel per kind and a lane per site.
 
     Steps are optimiser steps; the stronger the colour, the smaller the q-value (false-discovery rate, a share). Few
     events are drawn one by one, with lines over the span of a drift or a dormancy; many as bubbles whose area is their
-    number at a checkpoint.
+    number at a checkpoint. A click picks a dot or a bubble: the selection ``picked`` names its ``event``, or its ``kind``
+    and the steps ``first`` to ``step``.
+
+    Args:
+        run: the run.
+        site: one of its sites; None is all of them.
+        window: first and last step that are shown.
 
     Raises:
         ValueError: if the run has no such site.
@@ -55,7 +64,7 @@ def events(run: History, site: str | None = None) -> Any:
     place = sites[0] if len(sites) == 1 else f"{len(sites):,} sites"
     if not sites:
         return sentence("The run has no site yet.", "Events")
-    happened, steps = (_asked(source, query, sites) for query in (EVENTS, CHECKPOINTS))
+    happened, steps = (_asked(source, query, sites, window) for query in (EVENTS, CHECKPOINTS))
     if not happened:
         looked = count(len(steps), "checkpoint")
         return sentence(
@@ -73,9 +82,10 @@ def events(run: History, site: str | None = None) -> Any:
     return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
 
 
-def _asked(source: Source, query: str, sites: list[str]) -> list[Row]:
+def _asked(source: Source, query: str, sites: list[str], window: tuple[int, int]) -> list[Row]:
     names = {f"site_{chr(97 + i // 26)}{chr(97 + i % 26)}": name for i, name in enumerate(sites)}
-    return source.rows(query.replace("$sites", ", ".join("$" + key for key in names)), **names)
+    asked = query.replace("$sites", ", ".join("$" + key for key in names))
+    return source.rows(asked, first=window[0], last=window[1], **names)
 
 
 def _message(happened: list[Row]) -> str:
@@ -96,6 +106,7 @@ def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tu
         ), f"Each dot is an event; the stronger its colour, the smaller its q.{_lines(kinds)}"
     bubbles = _bubbles(happened, merged)
     shown = _lanes(axis, bubbles, "kind", kinds, height=38 * len(kinds), reach=_largest(bubbles))
+    shown = shown.add_params(alt.selection_point(name="picked", fields=["kind", "first", "step"]))
     return shown, f"Area: number of events at a checkpoint; colour strength: smallest q among them.{_ENDS}"
 
 
@@ -115,11 +126,12 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
     height = sum(rooms)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=_lane_axis(kinds, rooms))
     base = alt.Chart(values(shown)).encode(color=_colour(), opacity=_strength(), tooltip=_TOOLTIP, y=y)
-    dots = base.mark_point(filled=True).encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
+    dots = base.mark_point(filled=True, cursor="pointer").encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
     spans = [row for row in shown if row["start"] < row["step"]]
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
     spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
-    return alt.layer(*([spanned] if spans else []), dots).properties(width=WIDTH, height=height)
+    clicked = dots.add_params(alt.selection_point(name="picked", fields=["event"]))
+    return alt.layer(*([spanned] if spans else []), clicked).properties(width=WIDTH, height=height)
 
 
 def _room(rows: list[Row]) -> int:
@@ -158,6 +170,7 @@ def _event(row: Row) -> Row:
     parents, children = (bracketed(row[side] or []) for side in ("parent_tracks", "child_tracks"))
     number = "no q" if row["q_value"] is None else f"{row['q_value']:.2g}"
     shared = {
+        "event": row["event"],
         "kind": row["kind"],
         "step": row["step"],
         "site": row["site"],
@@ -190,7 +203,8 @@ def _bubble(site: str, kind: str, step: int, rows: list[Row]) -> Row:
     named = bracketed(dict.fromkeys(tracks))
     doubt = min(row["doubt"] for row in rows)
     return {
-        "site": site, "kind": kind, "step": step, "events": len(rows), "q": smallest, "doubt": doubt, "tracks": named,
+        "site": site, "kind": kind, "step": step, "first": min(row["step"] for row in rows), "events": len(rows),
+        "q": smallest, "doubt": doubt, "tracks": named,
     }  # fmt: skip
 
 
@@ -225,7 +239,7 @@ def _lanes(
         scale=area,
         legend=alt.Legend(title="events", values=_examples(reach), format="d", symbolFillColor="#8c959f"),
     )
-    base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle")
+    base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle", cursor="pointer")
     tooltip = [
         alt.Tooltip("site:N"), alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("events:Q"),
         alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", title="smallest q", format=".2g"),

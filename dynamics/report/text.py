@@ -38,12 +38,21 @@ def visible(text: str, limit: int = SHOWN, *, end: bool = False) -> str:
     return left_out + shown if end else shown + left_out
 
 
-def in_context(before: str | None, text: str | None, after: str | None, row: int) -> str:
-    """The firing token marked in its surroundings; a probe without text shows its row."""
+def in_context(before: str | None, text: str | None, after: str | None, row: int, strength: float = 1.0) -> str:
+    """The firing token marked in its surroundings; a probe without text shows its row.
+
+    Args:
+        before: what precedes the token.
+        text: the token.
+        after: what follows it.
+        row: its row of the probe.
+        strength: how strongly it is shaded, in [0, 1].
+    """
+    shade = "" if strength >= 1 else f' style="background:rgba(251,213,100,{0.15 + 0.85 * strength:.2f})"'
     if text is None:
-        return f"<mark>probe row {row:,}</mark>"
+        return f"<mark{shade}>probe row {row:,}</mark>"
     left, right = visible(before or "", 160, end=True), visible(after or "", 160)
-    return f"{left}<mark>{visible(text)}</mark>{right}"
+    return f"{left}<mark{shade}>{visible(text)}</mark>{right}"
 
 
 def _plain(character: str) -> str:

@@ -1,0 +1,208 @@
+"""The explorer's page, a marimo app: which cell shows what, and what follows when something is clicked."""
+
+import marimo
+
+app = marimo.App(width="medium", app_title="dynamics")
+
+with app.setup:
+    import os
+
+    import marimo as mo
+
+    from dynamics import charts
+    from dynamics.explorer import page
+    from dynamics.explorer.history import Published
+    from dynamics.explorer.server import RUN
+    from dynamics.run import open as open_run
+
+    run = Published(open_run(os.environ[RUN]))
+    run.renew()
+
+
+@app.cell
+def _():
+    # What is kept when cells run again; not reactive.
+    kept = {"site": None, "window": None}
+    published, set_published = mo.state(0)
+    focus, set_focus = mo.state(None)
+    picked, set_picked = mo.state({})
+    refresh = mo.ui.refresh(default_interval="5s", options=["2s", "5s", "30s"])
+    return focus, kept, picked, published, refresh, set_focus, set_picked, set_published
+
+
+@app.cell
+def _(refresh, set_published):
+    refresh.value  # noqa: B018 (the clock)
+    if run.renew():
+        set_published(lambda times: times + 1)
+    mo.vstack(
+        [mo.md(f"# {page.escaped(run.path.name)}"), mo.hstack([run.published(), refresh], justify="start", gap=1)],
+        gap=0,
+    )
+    return
+
+
+@app.cell
+def _(kept, published, set_focus, set_picked):
+    def _moved(name):
+        kept["site"], kept["window"] = name, None
+        set_picked({})
+        set_focus(page.strongest(run, name))
+
+    published()
+    _sites = run.sites()
+    mo.stop(not _sites, mo.md("The run has no snapshots yet."))
+    kept["site"] = kept["site"] if kept["site"] in _sites else _sites[0]
+    site = mo.ui.dropdown(_sites, value=kept["site"], label="site", on_change=_moved)
+    return (site,)
+
+
+@app.cell
+def _(kept, published, site):
+    published()
+    steps = page.steps(run, site.value)
+
+    def _moved(value):
+        kept["window"] = None if value[0] == steps[0] and value[1] == steps[-1] else value
+
+    _at = [step for step in kept["window"] or [] if step in steps]
+    window = (
+        mo.ui.range_slider(
+            steps=steps, value=_at if len(_at) == 2 else None, label="steps", show_value=True, full_width=True,
+            on_change=_moved, debounce=True,
+        )
+        if len(steps) > 1
+        else None
+    )  # fmt: skip
+    mo.hstack([site, window] if window is not None else [site], widths=[1, 3], align="end", gap=2)
+    return steps, window
+
+
+@app.cell
+def _(picked, published, set_picked, site, steps, window):
+    published()
+    within = tuple(window.value) if window is not None else (steps[0], steps[-1])
+    timeline = mo.ui.altair_chart(
+        charts.events(run, site.value, within),
+        chart_selection=False,
+        legend_selection=False,
+        on_change=lambda _: set_picked(timeline.selections.get("picked", {})),
+    )
+    timeline
+    return (within,)
+
+
+@app.cell
+def _(picked, published, set_focus, site, within):
+    published()
+    found = page.events(run, site.value, within, picked())
+
+    def _chosen(rows):
+        if rows:
+            event = next(row for row in found if row["event"] == rows[0]["event"])
+            set_focus(next(iter(page.features_of(event, site.value).values()), None))
+
+    table = mo.ui.table(
+        page.listed(found), selection="single", page_size=6, on_change=_chosen, show_download=False,
+        show_column_summaries=False, show_data_types=False, label="Click an event to see its features.",
+    )  # fmt: skip
+    table if found else mo.md("No published event in this window.")
+    return found, table
+
+
+@app.cell
+def _(focus, found, published, set_focus, site, table):
+    published()
+    event = next((row for row in found if table.value and row["event"] == table.value[0]["event"]), None)
+    _names = page.features_of(event, site.value) if event else {}
+    here = focus() or page.strongest(run, site.value)
+    mo.stop(here is None, mo.md("Nothing has been tracked at this site yet."))
+    track = here.track(run)
+    features = mo.ui.radio(
+        _names, value=f"track {track}" if f"track {track}" in _names else None, inline=True,
+        on_change=lambda chosen: set_focus(chosen) if chosen else None,
+    )  # fmt: skip
+    by_number = mo.ui.number(
+        value=track, start=0, step=1, label="track",
+        on_change=lambda number: set_focus(page.focus_of(run, site.value, int(number)) or here),
+    )  # fmt: skip
+    mo.vstack(
+        [
+            mo.md("## A feature"),
+            mo.hstack([by_number, features] if _names else [by_number], justify="start", gap=2),
+            mo.Html(page.evidence(event)) if event else mo.md(""),
+        ]
+    )
+    return here, track
+
+
+@app.cell
+def _(here, set_focus, track):
+    mo.stop(track is None, mo.md("This latent belongs to no track any more."))
+    life = page.life(run, here.site, track)
+
+    def _clicked(_):
+        tracks = family.selections.get("picked", {}).get("track")
+        if tracks:
+            set_focus(page.focus_of(run, here.site, int(tracks[0])) or here)
+
+    family = mo.ui.altair_chart(
+        charts.lineage(run, here.site, track), chart_selection=False, legend_selection=False, on_change=_clicked
+    )
+    mo.vstack([charts.feature(run, here.site, track), family])
+    return (life,)
+
+
+@app.cell
+def _(life):
+    at = mo.ui.slider(
+        steps=[row["step"] for row in life], value=life[-1]["step"], label="contexts at step", show_value=True,
+        full_width=True,
+    )  # fmt: skip
+    return (at,)
+
+
+@app.cell
+def _(at, here, life):
+    _peak = page.peak(run, here.site, life)
+    _rows = [life[0], next(row for row in life if row["step"] == at.value)]
+    _sides = [mo.Html(page.contexts(run, here.site, row, _peak)) for row in _rows]
+    mo.vstack([mo.md("### What it fires on, at first and at a step of your choice"), at, mo.hstack(_sides, widths="equal", gap=2)])
+    return
+
+
+@app.cell
+def _(at, here, life, set_focus):
+    _now = page.Focus(here.site, at.value, next(row["latent"] for row in life if row["step"] == at.value))
+    try:
+        _near = page.neighbours(run, _now)
+    except (ValueError, OSError) as _error:
+        _near = []
+        mo.output.append(mo.md(f"No neighbours: {page.escaped(_error)}"))
+    _table = mo.ui.table(
+        _near, selection="single", pagination=False, show_download=False, show_column_summaries=False,
+        show_data_types=False, show_search=False, label="Nearest directions in the dictionary of that step; click one to go there.",
+        on_change=lambda rows: set_focus(page.Focus(here.site, rows[0]["step"], rows[0]["latent"])) if rows else None,
+    )  # fmt: skip
+    mo.vstack([mo.md("### Its neighbours"), _table]) if _near else None
+    return
+
+
+@app.cell
+def _():
+    query = mo.ui.text_area(
+        "select site, kind, count(*) as events, min(q_value) as smallest_q from events group by all order by all",
+        label="One SELECT on the views; it can change nothing and reach no file.", full_width=True, rows=4,
+    ).form(submit_button_label="Ask")  # fmt: skip
+    mo.vstack([mo.md("## SQL"), query])
+    return (query,)
+
+
+@app.cell
+def _(query):
+    mo.Html(page.answer(run, query.value)) if query.value else None
+    return
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,64 @@
+"""A run as its database was at one moment: everything on the page speaks of the same state."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from dynamics.run import Run
+from dynamics.store.queries import connect
+
+
+class Published:
+    """What charts and panels ask of a run, over one connection that is kept open until something newer is published.
+
+    Opening the database takes longer than most questions do, and a page asks a dozen at a click.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._identity: tuple[int, int] | None = None
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.run.path
+
+    @property
+    def history(self) -> Path:
+        """The file of the database."""
+        return self.run.directory.history
+
+    def published(self) -> str:
+        """Up to which step the database goes, and how old it is: one line."""
+        [step] = self.sql("select max(step) as step from checkpoints").column("step").to_pylist()
+        age = max(0, round(time.time() - self._identity[1] / 1e9)) if self._identity else 0
+        return f"as of step {step:,} ({age:,} s ago)" if step is not None else "no checkpoints yet"
+
+    def renew(self) -> bool:
+        """Go over to what is published now; whether that is something else than before."""
+        if not self.history.exists():
+            self.run.sql("select 1")  # publishes what is committed
+        status = self.history.stat()
+        if (status.st_ino, status.st_mtime_ns) == self._identity:
+            return False
+        old, self._connection = self._connection, connect(self.run.directory)
+        self._identity = status.st_ino, status.st_mtime_ns
+        if old is not None:
+            old.close()
+        return True
+
+    def sql(self, query: str) -> Any:
+        """The rows of a query on that state, as a ``pyarrow.Table``."""
+        if self._connection is None:
+            self.renew()
+        assert self._connection is not None
+        return self._connection.sql(query).to_arrow_table()
+
+    def sites(self) -> list[str]:
+        """The sites that were recorded or imported."""
+        return self.run.sites()
