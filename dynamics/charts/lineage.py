@@ -37,8 +37,9 @@ LANES = 40
 def lineage(run: History, site: str, track: int) -> Any:
     """One track's family over optimiser steps: a lane per track, joined where it splits, merges or buds.
 
-    The asked track is drawn thick; a click on a lane picks its ``track`` in the selection ``picked``. A full dot is a birth, a cross a death, a joint takes the colour of its event. The
-    nearest 40 relatives have lanes; the rest of a larger family is drawn as a count over steps below.
+    The asked track is drawn thick; a click on a lane picks its ``track`` in the selection ``picked``. A full dot is a
+    birth, a cross a death, a joint takes the colour of its event. The nearest 40 relatives have lanes; the rest of a
+    larger family is drawn as a count over steps below.
 
     Raises:
         ValueError: if the run has no such site, or the site no such track.

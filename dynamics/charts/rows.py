@@ -59,7 +59,8 @@ class Source:
 def literal(value: str | int | float) -> str:
     """A SQL literal that stands for exactly this value."""
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        # In two parts where it would end the script of a page that holds the statement.
+        return "'" + re.sub("<(?=[/!])", "<' || '", value.replace("'", "''")) + "'"
     return repr(float(value)) if isinstance(value, float) else str(int(value))
 
 

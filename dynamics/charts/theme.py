@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -82,8 +83,8 @@ def finished(chart: Any, title: str, subtitle: str | Iterable[str], sql: str) ->
     """The chart with its title, its wrapped subtitle, our look, and the SQL behind it in ``usermeta``."""
     lines = [subtitle] if isinstance(subtitle, str) else [line for line in subtitle if line]
     heading = alt.TitleParams(
-        text=textwrap.wrap(title, 80) or [""],
-        subtitle=[part for line in lines for part in textwrap.wrap(line, 118)],
+        text=textwrap.wrap(harmless(title), 80) or [""],
+        subtitle=[part for line in lines for part in textwrap.wrap(harmless(line), 118)],
     )
     return chart.properties(title=heading, usermeta={"sql": sql}).configure(**_CONFIG)
 
@@ -110,7 +111,16 @@ def values(rows: list[dict[str, Any]]) -> Any:
 
     A tuple, since Altair copies a list row by row at every step of building a chart.
     """
-    return {"values": tuple(rows)}
+    return {"values": tuple({name: harmless(value) for name, value in row.items()} for row in rows)}
+
+
+def harmless(value: Any) -> Any:
+    """The same to the eye, but no text that ends a script.
+
+    Altair's own HTML, which ``save`` and some notebooks use, writes data into a script as it is: a word joiner, which
+    has no width, keeps ``</script>`` and ``<!--`` from being any.
+    """
+    return re.sub("<(?=[/!])", "<\u2060", value) if isinstance(value, str) else value
 
 
 def note(

@@ -19,6 +19,7 @@ from dynamics.charts.theme import (
     bracketed,
     count,
     finished,
+    harmless,
     kinds_of,
     listed,
     sentence,
@@ -48,8 +49,8 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
 
     Steps are optimiser steps; the stronger the colour, the smaller the q-value (false-discovery rate, a share). Few
     events are drawn one by one, with lines over the span of a drift or a dormancy; many as bubbles whose area is their
-    number at a checkpoint. A click picks a dot or a bubble: the selection ``picked`` names its ``event``, or its ``kind``
-    and the steps ``first`` to ``step``.
+    number at a checkpoint. A click picks a dot or a bubble: the selection ``picked`` names its ``event``, or its
+    ``kind`` and the steps ``first`` to ``step``.
 
     Args:
         run: the run.
@@ -74,7 +75,7 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
     if len(sites) > 1:
         kinds = kinds_of(happened)
         merged = axis.merged(max(8, MARKS // (len(sites) * len(kinds))))
-        drawn = _by_kind(axis, _bubbles(happened, merged), kinds, sites)
+        drawn = _by_kind(axis, _bubbles(happened, merged), kinds, [harmless(name) for name in sites])
         how = f"One panel per kind; area: number of events at a checkpoint; colour strength: smallest q.{_ENDS}"
         return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
     merged = axis.merged(MARKS // len(KINDS))

@@ -16,7 +16,6 @@ with app.setup:
     from dynamics.run import open as open_run
 
     run = Published(open_run(os.environ[RUN]))
-    run.renew()
 
 
 @app.cell
@@ -24,7 +23,7 @@ def _():
     # What is kept when cells run again; not reactive.
     kept = {"site": None, "window": None}
     published, set_published = mo.state(0)
-    focus, set_focus = mo.state(None)
+    focus, set_focus = mo.state(None, allow_self_loops=True)
     picked, set_picked = mo.state({})
     refresh = mo.ui.refresh(default_interval="5s", options=["2s", "5s", "30s"])
     return focus, kept, picked, published, refresh, set_focus, set_picked, set_published
@@ -32,11 +31,14 @@ def _():
 
 @app.cell
 def _(refresh, set_published):
-    refresh.value  # noqa: B018 (the clock)
+    refresh.value
     if run.renew():
         set_published(lambda times: times + 1)
     mo.vstack(
-        [mo.md(f"# {page.escaped(run.path.name)}"), mo.hstack([run.published(), refresh], justify="start", gap=1)],
+        [
+            mo.Html(f"<h1>{page.escaped(run.path.name)}</h1>"),
+            mo.hstack([run.published(), refresh], justify="start", gap=1),
+        ],
         gap=0,
     )
     return
@@ -79,7 +81,7 @@ def _(kept, published, site):
 
 
 @app.cell
-def _(picked, published, set_picked, site, steps, window):
+def _(published, set_picked, site, steps, window):
     published()
     within = tuple(window.value) if window is not None else (steps[0], steps[-1])
     timeline = mo.ui.altair_chart(
@@ -123,12 +125,12 @@ def _(focus, found, published, set_focus, site, table):
         on_change=lambda chosen: set_focus(chosen) if chosen else None,
     )  # fmt: skip
     by_number = mo.ui.number(
-        value=track, start=0, step=1, label="track",
-        on_change=lambda number: set_focus(page.focus_of(run, site.value, int(number)) or here),
+        value=None, start=0, step=1, label="go to track",
+        on_change=lambda number: number is not None and set_focus(page.focus_of(run, site.value, int(number)) or here),
     )  # fmt: skip
     mo.vstack(
         [
-            mo.md("## A feature"),
+            mo.Html(f"<h2>Track {track} of {page.escaped(site.value)}</h2>"),
             mo.hstack([by_number, features] if _names else [by_number], justify="start", gap=2),
             mo.Html(page.evidence(event)) if event else mo.md(""),
         ]
@@ -165,9 +167,15 @@ def _(life):
 @app.cell
 def _(at, here, life):
     _peak = page.peak(run, here.site, life)
-    _rows = [life[0], next(row for row in life if row["step"] == at.value)]
+    _rows = [row for row in life if row["step"] in (life[0]["step"], at.value)]
     _sides = [mo.Html(page.contexts(run, here.site, row, _peak)) for row in _rows]
-    mo.vstack([mo.md("### What it fires on, at first and at a step of your choice"), at, mo.hstack(_sides, widths="equal", gap=2)])
+    mo.vstack(
+        [
+            mo.md("### What it fires on, at first and at a step of your choice"),
+            at,
+            mo.hstack(_sides, widths="equal", gap=2),
+        ]
+    )
     return
 
 
@@ -178,10 +186,11 @@ def _(at, here, life, set_focus):
         _near = page.neighbours(run, _now)
     except (ValueError, OSError) as _error:
         _near = []
-        mo.output.append(mo.md(f"No neighbours: {page.escaped(_error)}"))
+        mo.output.append(mo.Html(f"<p>No neighbours: {page.escaped(_error)}</p>"))
     _table = mo.ui.table(
         _near, selection="single", pagination=False, show_download=False, show_column_summaries=False,
-        show_data_types=False, show_search=False, label="Nearest directions in the dictionary of that step; click one to go there.",
+        show_data_types=False, show_search=False,
+        label="Nearest directions in the dictionary of that step; click one to go there.",
         on_change=lambda rows: set_focus(page.Focus(here.site, rows[0]["step"], rows[0]["latent"])) if rows else None,
     )  # fmt: skip
     mo.vstack([mo.md("### Its neighbours"), _table]) if _near else None

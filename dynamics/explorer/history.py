@@ -60,5 +60,6 @@ class Published:
         return self._connection.sql(query).to_arrow_table()
 
     def sites(self) -> list[str]:
-        """The sites that were recorded or imported."""
-        return self.run.sites()
+        """The sites of which something is published."""
+        there = set(self.sql("select distinct site from snapshots").column("site").to_pylist())
+        return [site for site in self.run.sites() if site in there]

@@ -10,7 +10,7 @@ import numpy as np
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import bracketed
+from dynamics.charts.theme import bracketed, harmless
 from dynamics.explorer.history import Published
 from dynamics.report.text import escaped, in_context
 from dynamics.store.confined import ConfinedError, ask
@@ -64,7 +64,7 @@ def events(run: Published, site: str, window: tuple[int, int], picked: dict[str,
     """Published events in a window of steps, by q; of these what was picked in the chart, where something was."""
     rows = Source(run).rows(EVENTS, site=site, first=window[0], last=window[1])
     if "event" in picked:
-        return [row for row in rows if row["event"] in picked["event"]]
+        return [row for row in rows if harmless(row["event"]) in picked["event"]]
     if "kind" in picked:
         [kind, *_], [first, *_], [last, *_] = picked["kind"], picked["first"], picked["step"]
         return [row for row in rows if row["kind"] == kind and first <= row["step"] <= last]
@@ -79,8 +79,8 @@ def listed(rows: list[Row]) -> list[Row]:
             "step": row["step"],
             "from tracks": bracketed(row["parent_tracks"] or []),
             "to tracks": bracketed(row["child_tracks"] or []),
-            "score": row["score"],
-            "q": row["q_value"],
+            "score": round(row["score"], 2),
+            "q": "" if row["q_value"] is None else f"{row['q_value']:.2g}",
             "event": row["event"],
         }
         for row in rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
@@ -25,15 +24,12 @@ def serve(run: Run, port: int = 0, *, browser: bool = True) -> None:
         browser: open the user's browser.
 
     Raises:
-        ModuleNotFoundError: if marimo is not installed.
+        RuntimeError: if marimo is not installed.
         OSError: if the port is taken.
     """
-    try:
-        import uvicorn
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the explorer needs {error.name}: pip install 'dynamics[explore]'", name=error.name
-        ) from None
+    _require_marimo()
+    import uvicorn
+
     # The protocol is named, or asyncio leaves Nagle's algorithm on, which holds every answer back by 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,21 +42,25 @@ def serve(run: Run, port: int = 0, *, browser: bool = True) -> None:
         if browser:
             webbrowser.open(address)
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             uvicorn.Server(config).run(sockets=[listening])
-        os._exit(0)  # the page's kernels are threads that no one ends
+        finally:  # also where a signal ended it
+            os._exit(0)  # the page's kernels are threads that no one ends
 
 
 def guarded(run: Run, port: int, token: str) -> App:
     """The explorer's page with the guard before it."""
-    try:
-        import marimo
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the explorer needs {error.name}: pip install 'dynamics[explore]'", name=error.name
-        ) from None
+    import marimo
+
     import dynamics.explorer.page  # noqa: F401 (so that the first visitor does not wait for torch)
 
     os.environ[RUN] = str(run.path.resolve())
     page = marimo.create_asgi_app(quiet=True).with_app(path="", root=str(Path(__file__).parent / "app.py"))
     return Guard(page.build(), port, token)
+
+
+def _require_marimo() -> None:
+    try:
+        import marimo  # noqa: F401
+    except ModuleNotFoundError:
+        raise RuntimeError("the explorer needs marimo: pip install 'dynamics[explore]'") from None

@@ -38,7 +38,7 @@ def visible(text: str, limit: int = SHOWN, *, end: bool = False) -> str:
     return left_out + shown if end else shown + left_out
 
 
-def in_context(before: str | None, text: str | None, after: str | None, row: int, strength: float = 1.0) -> str:
+def in_context(before: str | None, text: str | None, after: str | None, row: int, strength: float | None = None) -> str:
     """The firing token marked in its surroundings; a probe without text shows its row.
 
     Args:
@@ -46,9 +46,9 @@ def in_context(before: str | None, text: str | None, after: str | None, row: int
         text: the token.
         after: what follows it.
         row: its row of the probe.
-        strength: how strongly it is shaded, in [0, 1].
+        strength: how strongly it is shaded, in [0, 1]; None leaves that to the page's style.
     """
-    shade = "" if strength >= 1 else f' style="background:rgba(251,213,100,{0.15 + 0.85 * strength:.2f})"'
+    shade = "" if strength is None else f' style="background:rgba(251,213,100,{0.15 + 0.85 * strength:.2f})"'
     if text is None:
         return f"<mark{shade}>probe row {row:,}</mark>"
     left, right = visible(before or "", 160, end=True), visible(after or "", 160)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dynamics.store.database import reader, sentence
 
-SECONDS = 10
+SECONDS = 10.0
 """Longest that a query may take."""
 MEMORY = 2 * 1024**3
 """Most bytes of memory that a query may take, what the interpreter itself needs included."""

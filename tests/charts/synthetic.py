@@ -289,3 +289,15 @@ def write_dictionaries(run: SyntheticRun, folder: Path, site: str, steps: list[i
         )
         write_sae(directory, record, tensors, statistics)
     return run
+
+
+def publish(run: SyntheticRun, folder: Path) -> Path:
+    """The history as the database of a run directory, renamed into place as the library does it."""
+    private = folder / "private.duckdb"
+    dynamics.store.database.create(private)
+    run.connection.execute(f"attach '{private}' as history")
+    tables = run.connection.execute("select table_name from duckdb_tables() where database_name = 'memory'").fetchall()
+    for (table,) in tables:
+        run.connection.execute(f"insert into history.raw.{table} select * from memory.raw.{table}")
+    run.connection.execute("detach history")
+    return private.replace(folder / "history.duckdb")

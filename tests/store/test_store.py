@@ -27,8 +27,8 @@ from dynamics.files import (
     write_tracking,
 )
 from dynamics.store import database, rows
-from dynamics.store.store import build, connect, publish, query
 from dynamics.store.rows import TRACKED
+from dynamics.store.store import build, connect, publish, query
 
 AddStep = Callable[[int], None]
 LATENTS = pa.table({"latent": [0], "density": [0.5], "mean_activation": [1.0], "max_activation": [2.0]})
@@ -380,7 +380,7 @@ def test_a_history_replaced_while_it_is_opened_is_opened_again(
     publish(run)
     attach, opened = database._attached, list[duckdb.DuckDBPyConnection]()
 
-    def attach_and_be_overtaken(path: Path) -> duckdb.DuckDBPyConnection:
+    def attach_and_be_overtaken(path: Path, memory: int | None) -> duckdb.DuckDBPyConnection:
         opened.append(attach(path))
         if len(opened) == 1:
             monkeypatch.setattr(database, "_attached", attach)

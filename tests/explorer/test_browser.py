@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dynamics
+from dynamics import report
+from dynamics.charts.theme import KINDS
+from tests.charts.synthetic import HOSTILE, SITES, publish, synthetic_run
+from tests.explorer.conftest import Server, Tab, explorer_of, hostile_folder
+
+SITE = SITES[0]
+WAIT = 60_000
+"""Milliseconds: for what hangs; a busy machine is not to fail."""
+FIND = """(canvas, wanted) => {
+    const {width, height, clientWidth} = canvas, {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const is = at => wanted.every((part, i) => Math.abs(data[4 * at + i] - part) < 9);
+    for (let at = 0; at < width * height; at++)
+        if ([0, 1, 2, 3].every(i => is(at + i)))
+            return [at % width * clientWidth / width, Math.floor(at / width) * clientWidth / width];
+}"""
+
+
+def opened(tab: Tab, server: Server, site: str = SITE) -> Any:
+    tab.page.set_default_timeout(WAIT)
+    tab.page.goto(server.address)
+    tab.page.locator("marimo-dropdown select").select_option(label=site)
+    tab.page.get_by_role("heading", name=f" of {site}").wait_for()
+    tab.page.wait_for_selector("[data-context]")
+    return tab.page
+
+
+def click_colour(page: Any, chart: int, colour: str) -> None:
+    """Click the first place of a chart, from the top, where four pixels in a row have a colour."""
+    canvas = page.locator("marimo-vega canvas").nth(chart)
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    x, y = canvas.evaluate(FIND, wanted)
+    canvas.click(position={"x": x + 1, "y": y + 1})
+
+
+def events_table(page: Any) -> Any:
+    return page.locator("marimo-table").nth(0)
+
+
+def go_to(page: Any, track: int) -> None:
+    box = page.locator("marimo-number input")
+    box.fill(str(track))
+    box.press("Enter")
+    shows(page, track)
+
+
+def shows(page: Any, *tracks: int) -> None:
+    """Waits until the page is about one of the tracks."""
+    page.get_by_role("heading", name=re.compile(f"^Track ({'|'.join(map(str, tracks))}) of")).wait_for()
+
+
+def test_a_click_on_events_leads_to_a_feature_and_what_it_fires_on(tab: Tab, explorer: Server) -> None:
+    page, run = opened(tab, explorer), dynamics.open(explorer.folder)
+    click_colour(page, 0, KINDS["birth"])
+    events_table(page).get_by_text("14 rows").wait_for()
+    events_table(page).get_by_role("checkbox").nth(0).click()
+    page.get_by_text("birth at step").wait_for()
+    where = f"site = '{SITE}' and kind = 'birth' and step = 1667 order by q_value, event limit 1"
+    [(track, step)] = run.sql(f"select child_tracks[1], step from events where {where}", "rows")
+    shows(page, track)
+    page.get_by_text(f"step {step:,}").first.wait_for()
+    assert page.locator("[data-context] mark[style]").count() >= 3
+    lived = run.sql(f"select step from feature_history where site = '{SITE}' and track = {track} order by step", "rows")
+    slider = page.get_by_role("slider").nth(2)  # after the two ends of the window
+    slider.focus()
+    slider.press("Home")
+    slider.press("ArrowRight")
+    page.locator(f"b:text-is('step {lived[1][0]:,}')").wait_for()
+
+
+def test_a_click_on_a_relative_and_on_a_neighbour_goes_there(tab: Tab, explorer: Server) -> None:
+    page, run = opened(tab, explorer), dynamics.open(explorer.folder)
+    query = (
+        f"select child_tracks[1], parent_tracks from events where site = '{SITE}' and kind = 'merge' and step = 1016"
+    )
+    child, parents = run.sql(f"{query} order by event limit 1", "rows")[0]
+    go_to(page, child)
+    click_colour(page, 1, "#9da5ad")  # a relative's lane: the faint colour at 85 %
+    shows(page, *parents)
+
+    go_to(page, child)
+    neighbours = page.locator("marimo-table").nth(1)
+    row = neighbours.locator("tbody tr").first
+    other = int(row.locator("td").nth(2).inner_text())
+    row.get_by_role("checkbox").click()
+    shows(page, other)
+
+
+def ask(page: Any, sql: str) -> None:
+    page.locator("marimo-text-area textarea").fill(sql)
+    page.get_by_role("button", name="Ask").click()
+
+
+def test_sql_answers_and_hostile_sql_is_refused(tab: Tab, explorer: Server) -> None:
+    page = opened(tab, explorer)
+    ask(page, "select count(*) as n, min(text) as text from contexts")
+    page.locator("[data-answer]").wait_for()
+    ask(page, "select text from contexts group by text order by text")
+    page.locator("td").get_by_text(HOSTILE[0], exact=True).wait_for()
+    ask(page, "select * from read_text('/etc/passwd')")
+    page.locator("[data-refused]", has_text="disabled by configuration").wait_for()
+    ask(page, "select 1; drop table events")
+    page.locator("[data-refused]", has_text="only a single SELECT").wait_for()
+
+
+@pytest.mark.parametrize("site", [SITE, HOSTILE[0]])
+def test_hostile_text_is_shown_and_does_nothing(tab: Tab, explorer: Server, site: str) -> None:
+    page = opened(tab, explorer, site)
+    page.get_by_text("⟨ESC⟩").first.wait_for()
+    assert page.locator("img[src=x], svg[onload]").count() == 0
+
+
+@pytest.fixture
+def going_on(tmp_path: Path) -> Iterator[Server]:
+    """An explorer of a run whose last checkpoints are still to come."""
+    pytest.importorskip("marimo")
+    folder = hostile_folder(tmp_path / "run", 25)
+    early = synthetic_run(25, sites=[SITE])
+    for table in ("snapshots", "checkpoints", "feature_history", "event_candidates", "population"):
+        early.connection.execute(f"delete from raw.{table} where step > 500")
+    publish(early, folder)
+    yield from explorer_of(folder)
+
+
+def test_the_page_follows_a_run_that_goes_on(tab: Tab, going_on: Server) -> None:
+    page = opened(tab, going_on)
+    go_to(page, 3)
+    page.get_by_text("as of step 378").wait_for()
+    publish(synthetic_run(25, sites=[SITE]), going_on.folder)
+    [(events,)] = dynamics.open(going_on.folder).sql(f"select count(*) from events where site = '{SITE}'", "rows")
+    page.get_by_text("as of step 143,000").wait_for()
+    events_table(page).get_by_text(f"{events} rows").wait_for()
+    shows(page, 3)
+
+
+def test_the_report_opens_and_shows_hostile_text(tab: Tab, tmp_path: Path) -> None:
+    page = tab.page
+    page.goto(report(hostile_folder(tmp_path / "run", 12), tmp_path / "page.html").as_uri())
+    charts = page.locator("[data-chart]").count()
+    page.wait_for_function("n => document.querySelectorAll('[data-chart] svg.marks').length === n", arg=charts)
+    assert charts > 8
+    assert page.get_by_text("⟨ESC⟩").count() > 0
+
+
+def test_altairs_own_page_shows_hostile_text(tab: Tab, tmp_path: Path) -> None:
+    from dynamics import charts
+
+    run = synthetic_run(3, sites=[HOSTILE[0], HOSTILE[1]])
+    for number, chart in enumerate([charts.events(run), charts.population(run, HOSTILE[0])]):
+        chart.save(tmp_path / f"{number}.html", inline=True)
+        tab.page.goto((tmp_path / f"{number}.html").as_uri())
+        tab.page.wait_for_selector("canvas, svg")
