@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, count, finished, values
 
 LIFE = """
@@ -53,7 +53,7 @@ def feature(run: History, site: str, track: int) -> Any:
     first, last = rows[0]["step"], rows[-1]["step"]
     span = f"from step {first:,} to {last:,}" if first < last else f"step {first:,}"
     title = f"Track {track} lives at {count(len(rows), 'checkpoint')}, {span}"
-    return finished(alt.vconcat(*panels), title, subtitle, source.text)
+    return finished(stacked(panels), title, subtitle, source.text)
 
 
 def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[str, str, str, str]) -> Any:
@@ -74,8 +74,9 @@ def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[st
     ]
     events = alt.Chart(values(happened[:300])).mark_rule(strokeWidth=1.6, strokeDash=[4, 2])
     layers = [
+        pointed(axis, rows, labels=lowest),
         events.encode(x=axis.x(labels=lowest), color=colour, tooltip=said),
         base.mark_line(color=FAINT, strokeWidth=1.4),
         base.mark_point(color=INK, filled=True, opacity=1, size=24 if len(rows) <= 60 else 9),
     ]
-    return alt.layer(*(layers if happened else layers[1:])).properties(width=WIDTH, height=76)
+    return alt.layer(*(layers if happened else [layers[0], *layers[2:]])).properties(width=WIDTH, height=76)

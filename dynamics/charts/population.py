@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, listed, note, sentence, values
 
 POPULATION = """
@@ -47,7 +47,7 @@ def population(run: History, site: str) -> Any:
         "Latents that come or go without an event cannot be told from what retraining does.",
         merged_note(merged),
     ]
-    return finished(alt.vconcat(*panels), _message(rows), subtitle, source.text)
+    return finished(stacked(panels), _message(rows), subtitle, source.text)
 
 
 def _message(rows: list[Row]) -> str:
@@ -79,7 +79,7 @@ def _living(axis: StepAxis, rows: list[Row]) -> Any:
     )
     line = base.mark_line(color=INK, strokeWidth=1.8)
     points = base.mark_point(color=INK, filled=True, size=22 if len(rows) <= 60 else 8, opacity=1)
-    return alt.layer(line, points).properties(width=WIDTH, height=120)
+    return alt.layer(pointed(axis, rows, labels=False), line, points).properties(width=WIDTH, height=120)
 
 
 def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bool = False) -> Any:
@@ -109,9 +109,8 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         .mark_rule(color=FAINT, strokeWidth=1)
         .encode(x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("y:Q", scale=scale, axis=y_axis))
     )
-    return alt.layer(_band(axis, shown, scale, y_axis, labels=labels), *bars, zero, *words).properties(
-        width=WIDTH, height=height
-    )
+    band, line = _band(axis, shown, scale, y_axis, labels=labels), pointed(axis, rows, labels=labels)
+    return alt.layer(band, line, *bars, zero, *words).properties(width=WIDTH, height=height)
 
 
 def _mirrored(row: Row, above: str, below: str) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, count, finished, sentence, values
 
 QUALITY = """
@@ -47,7 +47,7 @@ def quality(run: History, site: str) -> Any:
         + (f" Triangles: cold restarts ({restarts:,})." if restarts else ""),
         merged_note(merged),
     ]
-    drawn = alt.vconcat(*panels).resolve_legend(color="independent")  # the first panel has one for all
+    drawn = stacked(panels).resolve_legend(color="independent")  # the first panel has one for all
     return finished(drawn, _message(rows, chain), subtitle, source.text)
 
 
@@ -94,6 +94,7 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     restarted = [row for row in shown["chain"] if row["restarts"]]
     restarts = alt.Chart(values(restarted)).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
     layers = [
+        pointed(axis, shown["chain"], labels=labels),
         chain.mark_line(strokeWidth=1.8).encode(color=colour),
         chain.mark_point(filled=True, opacity=1, size=20 if len(shown["chain"]) <= 60 else 6).encode(color=colour),
     ]

@@ -61,6 +61,8 @@ def literal(value: str | int | float) -> str:
     if isinstance(value, str):
         # In two parts where it would end the script of a page that holds the statement.
         return "'" + re.sub("<(?=[/!])", "<' || '", value.replace("'", "''")) + "'"
+    if isinstance(value, bool):
+        return str(value).lower()
     return repr(float(value)) if isinstance(value, float) else str(int(value))
 
 

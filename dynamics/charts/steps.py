@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import Row
-from dynamics.charts.theme import WIDTH
+from dynamics.charts.theme import FAINT, WIDTH, values
 
 PADDING = 14
 """Pixels between the plot's edge and the first and last checkpoint."""
@@ -27,6 +28,8 @@ class StepAxis:
 
     steps: tuple[int, ...]
     """Every checkpoint, ascending."""
+    width: int = WIDTH
+    """Of the plot area in pixels."""
 
     @staticmethod
     def over(steps: Iterable[int]) -> StepAxis:
@@ -46,7 +49,7 @@ class StepAxis:
         """Pixels from the left edge of the plot."""
         first, last = self._moved(self.steps[0]), self._moved(self.steps[-1])
         share = 0.5 if first == last else (self._moved(step) - first) / (last - first)
-        return PADDING + share * (WIDTH - 2 * PADDING)
+        return PADDING + share * (self.width - 2 * PADDING)
 
     def _moved(self, step: int) -> float:
         return math.log1p(step / self.first_positive) if self.logarithmic else float(step)
@@ -73,7 +76,7 @@ class StepAxis:
         ends = [first, last] if first < last else [first - 1, last + 1]
         common: dict[str, Any] = {
             "domain": ends,
-            "range": [PADDING, WIDTH - PADDING],
+            "range": [PADDING, self.width - PADDING],
             "nice": False,
             "zero": False,
             "padding": 0,
@@ -112,7 +115,7 @@ class StepAxis:
         """Each checkpoint's representative when at most ``limit`` can be drawn: the last of its equally wide group."""
         if len(self.steps) <= limit:
             return {step: step for step in self.steps}
-        span = WIDTH / limit
+        span = self.width / limit
         groups = {int(self.place(step) // span): step for step in self.steps}
         return {step: groups[int(self.place(step) // span)] for step in self.steps}
 
@@ -136,6 +139,24 @@ def _joined(step: int, parts: list[Row], summed: tuple[str, ...]) -> Row:
         else:
             joined[name] = sum(numbers) if name in summed else sum(numbers) / len(numbers)
     return {**joined, "step": step}
+
+
+def pointed(axis: StepAxis, rows: list[Row], *, labels: bool) -> Any:
+    """An upright line at the checkpoint nearest to the pointer, in every panel that has one at the same time."""
+    pointer = alt.selection_point(
+        name="pointer", fields=["step"], nearest=True, on="pointermove", clear="pointerout", empty=False
+    )
+    steps = [{"step": step} for step in dict.fromkeys(row["step"] for row in rows)]
+    rule = alt.Chart(values(steps)).mark_rule(color=FAINT, strokeWidth=1)
+    shown = alt.condition(pointer, alt.value(0.6), alt.value(0))
+    return rule.encode(x=axis.x(labels=labels), opacity=shown).add_params(pointer)
+
+
+def stacked(panels: list[Any]) -> Any:
+    """Panels below each other, their pointers made one, which is what Altair warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Automatically deduplicated")
+        return alt.vconcat(*panels)
 
 
 def merged_note(merged: Mapping[int, int]) -> str:

@@ -124,7 +124,8 @@ def _selected(connection: duckdb.DuckDBPyConnection, sql: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows)
-    return sink.getvalue().to_pybytes()
+    answer: bytes = sink.getvalue().to_pybytes()
+    return answer
 
 
 def _told(error: Exception, memory: int) -> str:
