@@ -102,7 +102,9 @@ def _message(told: list[Row]) -> str:
         return f"None of {count(len(told), 'concept')} gets a better feature than it had at the first checkpoint"
     first = listed(f"{row['concept']} from step {row['step']:,}" for row in came[:3])
     more = f", {len(came) - 3} more later" if len(came) > 3 else ""
-    return f"{len(came)} of {count(len(told), 'concept')} get a feature: {first}{more}"
+    return (
+        f"{len(came)} of {count(len(told), 'concept')} {'gets' if len(came) == 1 else 'get'} a feature: {first}{more}"
+    )
 
 
 def _panels(axis: StepAxis, rows: list[Row], told: list[Row]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,9 @@ def _curve(group: _Group, most: int) -> list[Row]:
     if group.alive.all():
         return [start, {**start, "age": float(group.ages.max())}]
     found = ecdf(group.data).sf
-    band = found.confidence_interval(0.95)
+    with warnings.catch_warnings():  # where all have ended the band is not defined, which is drawn as no band
+        warnings.simplefilter("ignore", RuntimeWarning)
+        band = found.confidence_interval(0.95)
     points = [
         {**shared, "age": float(age), "share": float(share), "low": _number(low), "high": _number(high)}
         for age, share, low, high in zip(

@@ -17,6 +17,7 @@ from tests.charts.synthetic import SITES, SyntheticRun, empty_run, steps_of, syn
 
 SITE = SITES[0]
 OF_SITE = [charts.population, charts.events, charts.drift, charts.quality, charts.transition]
+GALLERY = [charts.survival, charts.onsets, charts.presence, charts.flow, charts.scores]
 Draw = Callable[[SyntheticRun, str], Any]
 
 
@@ -31,7 +32,7 @@ def life(run: SyntheticRun, site: str) -> Any:
     return charts.feature(run, site, 0)
 
 
-EVERY = [*OF_SITE, family, life]
+EVERY = [*OF_SITE, *GALLERY, family, life]
 
 
 def units(spec: dict[str, Any], rows: int | None = None) -> Iterator[int]:
@@ -43,7 +44,7 @@ def units(spec: dict[str, Any], rows: int | None = None) -> Iterator[int]:
         rows = len(data["values"])
     if "mark" in spec:
         yield rows or 0
-    for part in spec.get("layer", []) + spec.get("vconcat", []):
+    for part in spec.get("layer", []) + spec.get("vconcat", []) + spec.get("hconcat", []):
         yield from units(part, rows)
 
 
@@ -101,13 +102,13 @@ def test_carries_sql_that_runs_again(draw: Draw, history: SyntheticRun) -> None:
     assert all(history.sql(query).num_columns for query in queries)
 
 
-@pytest.mark.parametrize("draw", OF_SITE)
+@pytest.mark.parametrize("draw", [*OF_SITE, *GALLERY, charts.concepts])
 def test_a_misspelt_site_names_the_nearest(draw: Draw, history: SyntheticRun) -> None:
     with pytest.raises(ValueError, match=r"no site 'blocks.0.mpl'; did you mean 'blocks.0.mlp'\? It has: blocks.0.mlp"):
         draw(history, "blocks.0.mpl")
 
 
-@pytest.mark.parametrize("draw", OF_SITE)
+@pytest.mark.parametrize("draw", [*OF_SITE, *GALLERY])
 def test_any_site_name_is_a_value(draw: Draw) -> None:
     name = "it's; drop view events --</script>"
     run = synthetic_run(3, sites=[name])
@@ -115,7 +116,7 @@ def test_any_site_name_is_a_value(draw: Draw) -> None:
     assert run.sql("select count(*) as n from snapshots").to_pylist() == [{"n": 3}]
 
 
-@pytest.mark.parametrize("draw", OF_SITE)
+@pytest.mark.parametrize("draw", [*OF_SITE, *GALLERY])
 def test_a_recorded_site_without_results_is_a_sentence(draw: Draw) -> None:
     run = empty_run()
     run.connection.execute("insert into raw.snapshots (branch, site, step) values ('b0', 'a.b', 0)")

@@ -1,0 +1,141 @@
+"""What the charts of whole populations say, on histories small enough to count by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dynamics import charts
+from dynamics.capture.probe import ProbeRows
+from dynamics.charts.theme import MARKS
+from dynamics.files.layout import RunDirectory
+from dynamics.files.probes import write_probe
+from dynamics.files.saes import LATENTS, SaeRecord, write_sae
+from dynamics.files.snapshots import SnapshotRecord, write_snapshot
+from tests.charts.synthetic import SyntheticRun, empty_run
+from tests.charts.test_charts import marks, subtitle, title
+
+SITE = "a"
+
+
+def lives(spans: list[tuple[int, int]], checkpoints: int, lineages: int | None = None) -> SyntheticRun:
+    """A history in which feature i lives from its first to its last checkpoint; steps are 10 times their number."""
+    run = empty_run()
+    for step in range(0, 10 * checkpoints, 10):
+        run.connection.execute(f"insert into raw.snapshots (branch, site, step) values ('b0', '{SITE}', {step})")
+        run.connection.execute(f"insert into raw.population (branch, site, step) values ('b0', '{SITE}', {step})")
+    rows = [
+        ("b0", SITE, i, i % (lineages or len(spans)), 10 * a, 10 * b, b - a + 1, a == 0, b == checkpoints - 1)
+        for i, (a, b) in enumerate(spans)
+    ]
+    run.connection.executemany("insert into raw.tracks values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    return run
+
+
+def data(chart: Any) -> list[dict[str, Any]]:
+    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
+
+
+def test_survival_counts_what_is_alive_as_censored() -> None:
+    # Of four that begin at checkpoint 1, one is gone after 1 checkpoint, one after 2, two live on: 3/4, then 1/2.
+    chart = charts.survival(lives([(1, 1), (1, 2), (1, 5), (1, 5), (0, 5)], 6), SITE)
+    early = {row["age"]: row["share"] for row in data(chart) if row["group"].startswith("early")}
+    assert early[1] == pytest.approx(0.75)
+    assert early[2] == pytest.approx(0.5)
+    assert title(chart) == "Of 4 features that began later, half are gone after 2 checkpoints"
+
+
+def test_survival_tells_groups_apart_by_log_rank() -> None:
+    short, long = [(1 + i % 3, 1 + i % 3) for i in range(30)], [(10, 11)] * 30
+    same = charts.survival(lives([*short, *[(9, 9)] * 30], 12), SITE)
+    assert "p = 1" in subtitle(same)
+    other = charts.survival(lives([*short, *long], 12), SITE)
+    [p] = re.findall(r"early and late p = ([0-9e.-]+[0-9])", subtitle(other))
+    assert float(p) < 1e-6
+
+
+@pytest.mark.parametrize("tracks", [20, 200, 2_000])
+def test_flow_leaves_no_track_out(tracks: int) -> None:
+    rng = np.random.default_rng(tracks)
+    first = rng.integers(0, 30, tracks) * (rng.random(tracks) < 0.6)
+    spans = [(int(a), int(min(29, a + rng.integers(0, 30)))) for a in first]
+    run = lives(spans, 30)
+    chart = charts.flow(run, SITE)
+    blocks = [row for row in data(chart) if "step" in row]
+    for step in {row["step"] for row in blocks}:
+        alive = sum(10 * a <= step <= 10 * b for a, b in spans)
+        assert sum(row["tracks"] for row in blocks if row["step"] == step) == alive
+    assert len({row["step"] for row in blocks}) == 8
+    assert len({row["band"] for row in blocks}) <= 24
+    assert marks(chart) <= MARKS
+    seen = sum(any(10 * a <= step <= 10 * b for step in {row["step"] for row in blocks}) for a, b in spans)
+    unseen = f"{tracks - seen} track"
+    assert (unseen in title(chart)) == (seen < tracks)
+
+
+def test_presence_is_the_share_of_the_final_features() -> None:
+    run = lives([(0, 3), (2, 3), (3, 3), (3, 3), (0, 1)], 4)
+    run.connection.execute(
+        """
+        insert into raw.feature_history (branch, site, track, step)
+            select 'b0', t.site, t.track, s.step from raw.tracks t join raw.snapshots s
+            on s.step between t.first_step and t.last_step;
+        insert into raw.onsets select 'b0', site, track, 0, 0, 0, 'left' from raw.tracks;
+        """
+    )
+    rows = data(charts.presence(run, SITE))
+    assert [row["share"] for row in rows if row["clock"] == "in the dictionary"] == [0.25, 0.25, 0.5, 1]
+    assert {row["share"] for row in rows if row["clock"].startswith("readable")} == {1}
+
+
+def test_links_near_the_cut_off_are_counted() -> None:
+    run = empty_run()
+    run.connection.execute(
+        """
+        insert into raw.snapshots (branch, site, step) values ('b0', 'a', 0), ('b0', 'a', 1);
+        insert into raw.links (branch, site, from_step, from_latent, to_step, to_latent, score, margin, reciprocal, gap)
+            select 'b0', 'a', 0, i, 1, i, 0.5 + 0.05 * i, 0.3, true, 0 from range(10) t(i);
+        """
+    )
+    chart = charts.scores(run, SITE)
+    assert title(chart) == "100% of the links are clear of every other candidate; none scores below 0.50"
+    assert "20.0% lie within 0.1 of the smallest accepted score" in subtitle(chart)
+
+
+def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run")
+    rows, concept = 40, np.arange(40) < 8
+    write_probe(directory, "p", ProbeRows(np.arange(rows), np.zeros(rows, int), None, {"digit": concept}))
+    for step in range(5):
+        x = 0.1 + torch.rand(rows, 3, generator=torch.Generator().manual_seed(step))
+        x[:, 0] = torch.from_numpy(concept if step >= 3 else np.arange(rows) % 2 == 0) * 5.0
+        write_snapshot(directory, SnapshotRecord(site=SITE, step=step, probe="p"), x)
+        tensors = {
+            "W_enc": torch.eye(3),
+            "b_enc": -torch.tensor([1.0, 0, 0]),
+            "W_dec": torch.eye(3),
+            "b_dec": torch.zeros(3),
+        }
+        record = SaeRecord(site=SITE, arm="chain", step=step, architecture="relu", n_latents=3, fvu=0.0, l0=1.0, dead=0.0)
+        write_sae(directory, record, tensors, LATENTS.empty_table())
+    run = empty_run(tmp_path / "run")
+    run.connection.execute("insert into raw.snapshots (branch, site, step) select 'b0', 'a', i from range(5) t(i)")
+    run.connection.execute(
+        "insert into raw.feature_history (branch, site, track, step, latent) values ('b0', 'a', 7, 4, 0)"
+    )
+    chart = charts.concepts(run, SITE)
+    assert title(chart) == "1 of 1 concept gets a feature: digit from step 3"
+    scores = {row["step"]: row["f1"] for row in data(chart) if row.get("latent") == 0}
+    assert scores[4] == 1
+    assert "at last track 7" in str(chart.to_dict())
+
+
+def test_without_concepts_it_says_how_to_give_some(tmp_path: Path) -> None:
+    run = empty_run(RunDirectory.create(tmp_path / "run").path)
+    run.connection.execute("insert into raw.snapshots (branch, site, step) values ('b0', 'a', 0)")
+    assert "give concepts= to the Recorder" in str(charts.concepts(run, SITE).to_dict())
