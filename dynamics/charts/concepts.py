@@ -138,4 +138,4 @@ def _panel(axis: StepAxis, rows: list[Row], told: Row, *, lowest: bool) -> Any:
     title = alt.TitleParams(
         harmless(f"{told['concept']}: {when}"), fontSize=11, fontWeight="normal", offset=2, anchor="start"
     )
-    return alt.layer(*layers).properties(width=axis.width, height=70, title=title)
+    return alt.layer(*layers, width=axis.width, height=70, title=title)

@@ -102,7 +102,7 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     line = base.mark_line(color=INK, strokeWidth=1.8).encode(y=y)
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
     turned = [_rotated(axis, rotated, scale)] if rotated else []
-    return alt.layer(middle, *null, line, points, *turned).properties(width=WIDTH, height=240)
+    return alt.layer(middle, *null, line, points, *turned, width=WIDTH, height=240)
 
 
 def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:
@@ -125,4 +125,4 @@ def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
     )
     point = base.mark_point(color=INK, filled=True, opacity=1, size=50).encode(y=y)
     words = [null, note("null arm", x=6, y=232, colour=FAINT)] if rows[0]["null_drift_high"] is not None else []
-    return alt.layer(*words, bar, point).properties(width=WIDTH, height=240)
+    return alt.layer(*words, bar, point, width=WIDTH, height=240)

@@ -79,4 +79,4 @@ def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[st
         base.mark_line(color=FAINT, strokeWidth=1.4),
         base.mark_point(color=INK, filled=True, opacity=1, size=24 if len(rows) <= 60 else 9),
     ]
-    return alt.layer(*(layers if happened else [layers[0], *layers[2:]])).properties(width=WIDTH, height=76)
+    return alt.layer(*(layers if happened else [layers[0], *layers[2:]]), width=WIDTH, height=76)

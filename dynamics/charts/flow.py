@@ -198,4 +198,4 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
     above = words.mark_text(dy=-6, fontSize=11, color=INK).encode(
         y=alt.value(0), text=alt.Text("tracks:Q", format=",d")
     )
-    return alt.layer(*area, bars, below, above).properties(width=WIDTH, height=_HEIGHT)
+    return alt.layer(*area, bars, below, above, width=WIDTH, height=_HEIGHT)

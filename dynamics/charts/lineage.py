@@ -11,22 +11,19 @@ from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped
 from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, count, finished, values
 
+LINEAGE = "select lineage from tracks where site = $site and track = $track"
 FAMILY = """
 select t.track, t.first_step, t.last_step, t.checkpoints, t.left_censored, t.right_censored,
     avg(h.density) as density, avg(h.mean_activation) as activation
-from tracks t left join feature_history h using (site, track)
-where t.site = $site and t.lineage = (select any_value(lineage) from tracks where site = $site and track = $track)
-group by all order by t.first_step, t.track
+from tracks t left join feature_history h using (site, lineage, track)
+where t.site = $site and t.lineage = $lineage group by all order by t.first_step, t.track
 """
 BRANCHES = """
-with family as (
-    select track from tracks
-    where site = $site and lineage = (select any_value(lineage) from tracks where site = $site and track = $track)
-)
+with family as (select track from tracks where site = $site and lineage = $lineage)
 select kind, step, from_step, to_step, parent_tracks, child_tracks, score, q_value
 from events
 where site = $site and kind in ('birth', 'death', 'split', 'merge')
-    and exists (select 1 from family where list_contains(parent_tracks, track) or list_contains(child_tracks, track))
+    and list_has_any(list_concat(parent_tracks, child_tracks), (select list(track) from family))
 order by step
 """
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
@@ -45,10 +42,10 @@ def lineage(run: History, site: str, track: int) -> Any:
         ValueError: if the run has no such site, or the site no such track.
     """
     source = Source(run)
-    family = source.rows(FAMILY, site=source.site(site), track=track)
-    if not any(row["track"] == track for row in family):
+    known = source.rows(LINEAGE, site=source.site(site), track=track)
+    if not known:
         raise ValueError(f"{site} has no track {track}; list them with: select track from tracks where site = '{site}'")
-    branches = source.rows(BRANCHES, site=site, track=track)
+    family, branches = (source.rows(query, site=site, lineage=known[0]["lineage"]) for query in (FAMILY, BRANCHES))
     axis = StepAxis.over(row["step"] for row in source.rows(CHECKPOINTS, site=site))
     near = _nearest(track, _edges(branches), {row["track"] for row in family})
     lanes = {name: place for place, name in enumerate(_ordered(family, branches, near))}
@@ -157,7 +154,7 @@ def _lanes(
         *_ends(axis, branches, members, lanes, y, lowest=lowest),
         name,
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=max(60, room * len(lanes)))
+    return alt.layer(*layers, width=WIDTH, height=max(60, room * len(lanes)))
 
 
 _TOOLTIP = [

@@ -79,7 +79,7 @@ def _living(axis: StepAxis, rows: list[Row]) -> Any:
     )
     line = base.mark_line(color=INK, strokeWidth=1.8)
     points = base.mark_point(color=INK, filled=True, size=22 if len(rows) <= 60 else 8, opacity=1)
-    return alt.layer(pointed(axis, rows, labels=False), line, points).properties(width=WIDTH, height=120)
+    return alt.layer(pointed(axis, rows, labels=False), line, points, width=WIDTH, height=120)
 
 
 def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bool = False) -> Any:
@@ -110,7 +110,7 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         .encode(x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("y:Q", scale=scale, axis=y_axis))
     )
     band, line = _band(axis, shown, scale, y_axis, labels=labels), pointed(axis, rows, labels=labels)
-    return alt.layer(band, line, *bars, zero, *words).properties(width=WIDTH, height=height)
+    return alt.layer(band, line, *bars, zero, *words, width=WIDTH, height=height)
 
 
 def _mirrored(row: Row, above: str, below: str) -> Row:

@@ -103,4 +103,4 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     if restarted:
         red = KINDS["death"]
         layers.append(restarts.mark_point(shape="triangle-up", filled=True, size=90, color=red, opacity=1, yOffset=-8))
-    return alt.layer(*layers).properties(width=WIDTH, height=100)
+    return alt.layer(*layers, width=WIDTH, height=100)

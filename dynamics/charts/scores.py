@@ -92,7 +92,7 @@ def _panel(rows: list[Row], title: str, cut: float, word: str, names: tuple[str,
     words = note(
         word, x=place - 6 if left else place + 6, y=8, colour=KINDS["death"], align="right" if left else "left"
     )
-    return alt.layer(drawn, rule.encode(x=alt.X("low:Q")), words).properties(width=WIDTH, height=120)
+    return alt.layer(drawn, rule.encode(x=alt.X("low:Q")), words, width=WIDTH, height=120)
 
 
 def _gaps(rows: list[Row]) -> Any:
@@ -103,4 +103,4 @@ def _gaps(rows: list[Row]) -> Any:
         x=alt.X("gap:O", title="gap (checkpoints passed over)", axis=alt.Axis(labelAngle=0)), y=y, tooltip=tooltip
     )
     text = base.mark_text(dy=-7, fontSize=10, color=INK).encode(text="said:N")
-    return alt.layer(base.mark_bar(color=FAINT, size=18), text).properties(width=WIDTH, height=90)
+    return alt.layer(base.mark_bar(color=FAINT, size=18), text, width=WIDTH, height=90)

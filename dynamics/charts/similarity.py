@@ -117,7 +117,7 @@ def _heatmap(chosen: _Chosen, cosine: Float[np.ndarray, "rows columns"], from_st
     heat = base.encode(x=alt.X("column:O", **x), y=alt.Y("row:O", **y), color=colour, tooltip=tooltip)
     edge = chosen.matched * cell
     marks = _edges(edge, width, height) if 0 < chosen.matched < max(len(chosen.rows), len(chosen.columns)) else []
-    return alt.layer(heat, *marks).properties(width=width, height=height)
+    return alt.layer(heat, *marks, width=width, height=height)
 
 
 def _axis(field: str, tracks: list[int], title: str, *, labels: bool) -> dict[str, Any]:

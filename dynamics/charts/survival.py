@@ -150,4 +150,4 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     )  # fmt: skip
     line = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(y=share, opacity=faded)
     points = base.mark_point(filled=True, size=14).encode(y=share, opacity=faded)
-    return alt.layer(band, line, points.add_params(picked)).properties(width=WIDTH, height=260)
+    return alt.layer(band, line, points.add_params(picked), width=WIDTH, height=260)

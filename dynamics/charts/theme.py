@@ -86,7 +86,9 @@ def finished(chart: Any, title: str, subtitle: str | Iterable[str], sql: str) ->
         text=textwrap.wrap(harmless(title), 80) or [""],
         subtitle=[part for line in lines for part in textwrap.wrap(harmless(line), 118)],
     )
-    return chart.properties(title=heading, usermeta={"sql": sql}).configure(**_CONFIG)
+    # Set in place, for every method of Altair's copies the whole chart first: most of the time a chart takes.
+    chart.title, chart.usermeta, chart.config = heading, {"sql": sql}, alt.Config(**_CONFIG)
+    return chart
 
 
 def sentence(text: str, title: str, sql: str = "") -> Any:

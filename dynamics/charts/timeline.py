@@ -132,7 +132,7 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
     spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
     clicked = dots.add_params(alt.selection_point(name="picked", fields=["event"]))
-    return alt.layer(*([spanned] if spans else []), clicked).properties(width=WIDTH, height=height)
+    return alt.layer(*([spanned] if spans else []), clicked, width=WIDTH, height=height)
 
 
 def _room(rows: list[Row]) -> int:

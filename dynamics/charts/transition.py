@@ -96,7 +96,7 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
         curve.append(base.mark_point(filled=True, size=16, color=colour, opacity=1))
     shading = _windows(axis, windows, lowest=lowest) if windows else []
     label = note(name, x=PADDING, y=-11, colour=INK if loss else SOFT, bold=True)
-    return alt.layer(*shading, *curve, label).properties(width=WIDTH, height=height)
+    return alt.layer(*shading, *curve, label, width=WIDTH, height=height)
 
 
 def _windows(axis: StepAxis, windows: list[Row], *, lowest: bool) -> list[Any]:

@@ -6,6 +6,7 @@ app = marimo.App(width="medium", app_title="dynamics")
 
 with app.setup:
     import os
+    from functools import partial
 
     import marimo as mo
 
@@ -85,7 +86,7 @@ def _(published, set_picked, site, steps, window):
     published()
     within = tuple(window.value) if window is not None else (steps[0], steps[-1])
     timeline = mo.ui.altair_chart(
-        charts.events(run, site.value, within),
+        page.drawn(charts.events, run, site.value, within),
         chart_selection=False,
         legend_selection=False,
         on_change=lambda _: set_picked(timeline.selections.get("picked", {})),
@@ -139,9 +140,16 @@ def _(focus, found, published, set_focus, site, table):
 
 
 @app.cell
-def _(here, set_focus, track):
+def _(here, track):
     mo.stop(track is None, mo.md("This latent belongs to no track any more."))
     life = page.life(run, here.site, track)
+    mo.ui.altair_chart(page.drawn(charts.feature, run, here.site, track), chart_selection=False, legend_selection=False)
+    return (life,)
+
+
+@app.cell
+def _(here, set_focus, track):
+    mo.stop(track is None)
 
     def _clicked(_):
         tracks = family.selections.get("picked", {}).get("track")
@@ -149,10 +157,13 @@ def _(here, set_focus, track):
             set_focus(page.focus_of(run, here.site, int(tracks[0])) or here)
 
     family = mo.ui.altair_chart(
-        charts.lineage(run, here.site, track), chart_selection=False, legend_selection=False, on_change=_clicked
+        page.drawn(charts.lineage, run, here.site, track),
+        chart_selection=False,
+        legend_selection=False,
+        on_change=_clicked,
     )
-    mo.vstack([charts.feature(run, here.site, track), family])
-    return (life,)
+    family
+    return
 
 
 @app.cell
@@ -194,6 +205,31 @@ def _(at, here, life, set_focus):
         on_change=lambda rows: set_focus(page.Focus(here.site, rows[0]["step"], rows[0]["latent"])) if rows else None,
     )  # fmt: skip
     mo.vstack([mo.md("### Its neighbours"), _table]) if _near else None
+    return
+
+
+@app.cell
+def _(published, site):
+    published()
+    _gallery = {
+        "How many live, come and go": charts.population,
+        "How the population flows": charts.flow,
+        "How long features live": charts.survival,
+        "When features become readable": charts.onsets,
+        "What of the end is there when": charts.presence,
+        "How far features turn": charts.drift,
+        "Phase transitions": charts.transition,
+        "Concepts": charts.concepts,
+        "How clear the links are": charts.scores,
+        "How good the dictionaries are": charts.quality,
+    }
+    _site = site.value
+    mo.vstack(
+        [
+            mo.md("## The whole population"),
+            mo.accordion({name: mo.lazy(partial(page.picture, draw, run, _site)) for name, draw in _gallery.items()}),
+        ]
+    )
     return
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import altair as alt
 import numpy as np
 
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import bracketed, harmless
+from dynamics.charts.theme import bracketed, harmless, sentence
 from dynamics.explorer.history import Published
 from dynamics.report.text import escaped, in_context
 from dynamics.store.confined import ConfinedError, ask
@@ -53,6 +55,20 @@ class Focus:
         """The number of its track now; None where the latent belongs to none."""
         found = Source(run).rows(NAMED, site=self.site, step=self.step, latent=self.latent)
         return found[0]["track"] if found else None
+
+
+def drawn(draw: Callable[..., Any], *given: Any) -> Any:
+    """A chart without Altair's checks of it, which take half of the time, and which the tests make."""
+    with alt.utils.schemapi.debug_mode(False):
+        return draw(*given)
+
+
+def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
+    """A chart of the whole site, or why there is none."""
+    try:
+        return drawn(draw, run, site)
+    except (OSError, ValueError, RuntimeError) as error:
+        return sentence(str(error), f"Not drawn at {site}")
 
 
 def steps(run: Published, site: str) -> list[int]:

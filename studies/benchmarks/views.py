@@ -31,7 +31,7 @@ create temp table life as
             else round(checkpoints * (0.2 + 0.7 * hash(latent, part, 1) % 1000 / 1000))::bigint end as last
     from place, size, range(size.latents) t(latent), range(2) p(part)
     where latent % 10 < 9 and (part = 0 or hash(latent) % 3 > 0);
-"""
+"""  # noqa: E501
 ROWS = """
 insert into raw.meta values ('branch', 'b0'), ('fdr', '0.1');
 insert into raw.checkpoints select 'b0', step, number / 10, step * 64, 4.0 / (1 + number) from moment;
@@ -66,7 +66,7 @@ insert into raw.event_candidates
     from (select t.*, l.latent, a.step from raw.tracks t join life l using (site, track) join moment a on a.number = l.first),
         (select unnest(['birth', 'death']) as kind), (select unnest(['chain', 'null']) as arm);
 insert into raw.change select 'b0', site, step, series, 1.0 from place, moment, (select unnest(['births', 'drift']) as series);
-"""
+"""  # noqa: E501
 
 
 def main() -> None:
@@ -124,22 +124,30 @@ def timed(run: Run) -> list[tuple[str, float]]:
         "sites and checkpoints": lambda: (shown.sites(), page.steps(shown, site)),
         "the strongest feature": lambda: page.strongest(shown, site),
         "events of a site": lambda: page.events(shown, site, window, {}),
-        "first picture: events": lambda: charts.events(shown, site).to_dict(validate=False),
-        "click: a feature's life": lambda: charts.feature(shown, site, track).to_dict(validate=False),
-        "click: its family": lambda: charts.lineage(shown, site, track).to_dict(validate=False),
-        "click: its contexts, at first and at last": lambda: [page.contexts(shown, site, r, 1.0) for r in (life[0], life[-1])],
+        "first picture: events": lambda: page.drawn(charts.events, shown, site).to_dict(validate=False),
+        "click: a feature's life": lambda: page.drawn(charts.feature, shown, site, track).to_dict(validate=False),
+        "click: its family": lambda: page.drawn(charts.lineage, shown, site, track).to_dict(validate=False),
+        "click: its contexts": lambda: [page.contexts(shown, site, r, 1.0) for r in (life[0], life[-1])],
         "click: its rows": lambda: (page.life(shown, site, track), focus.track(shown)),
     }  # fmt: skip
-    slow = (charts.population, charts.drift, charts.flow, charts.survival, charts.onsets, charts.presence, charts.scores)
-    asked |= {
-        f"chart: {draw.__name__}": (lambda draw=draw: draw(shown, site).to_dict(validate=False)) for draw in slow
-    }
+    slow = (
+        charts.population,
+        charts.drift,
+        charts.flow,
+        charts.survival,
+        charts.onsets,
+        charts.presence,
+        charts.scores,
+    )
+    asked |= {f"chart: {draw.__name__}": (lambda draw=draw: draw(shown, site).to_dict(validate=False)) for draw in slow}
     asked |= {
         "sql: a view in full, counted": lambda: run.sql("select count(*), max(density) from latents"),
         "sql: contexts of a latent": lambda: run.sql(
             f"select * from contexts where site = '{site}' and step = {focus.step} and latent = {focus.latent}"
         ),
-        "sql: contexts of a track": lambda: run.sql(f"select * from contexts where site = '{site}' and track = {track}"),
+        "sql: contexts of a track": lambda: run.sql(
+            f"select * from contexts where site = '{site}' and track = {track}"
+        ),
         "the report": lambda: report(shown, run.path / "report.html"),
     }
     return [(name, _seconds(ask)) for name, ask in asked.items()]

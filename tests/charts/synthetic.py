@@ -183,9 +183,9 @@ def _measure(site: _Site, index: int, step: int, live: list[int]) -> None:
         site.add("population", step, len(live), 512 - len(live), None, None, None)
     if index:
         going = [track for track in live if len(site.life[track]) > 1]
-        pair, kept = (site.steps[index - 1], step), rng.beta(12, 1.5, len(going))
-        for track, score in zip(going, kept.tolist(), strict=True):
-            slot, margin = site.slots[track], score - float(rng.beta(3, 4))
+        pair, chance = (site.steps[index - 1], step), np.random.default_rng(index)
+        for track, score in zip(going, chance.beta(12, 1.5, len(going)).tolist(), strict=True):
+            slot, margin = site.slots[track], score - float(chance.beta(3, 4))
             site.add(
                 "links", pair[0], slot, pair[1], slot, score, score, score, score, score, score, margin, margin > 0,
                 0.01, 0.02, 0,

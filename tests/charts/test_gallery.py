@@ -121,7 +121,9 @@ def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None
             "W_dec": torch.eye(3),
             "b_dec": torch.zeros(3),
         }
-        record = SaeRecord(site=SITE, arm="chain", step=step, architecture="relu", n_latents=3, fvu=0.0, l0=1.0, dead=0.0)
+        record = SaeRecord(
+            site=SITE, arm="chain", step=step, architecture="relu", n_latents=3, fvu=0.0, l0=1.0, dead=0.0
+        )
         write_sae(directory, record, tensors, LATENTS.empty_table())
     run = empty_run(tmp_path / "run")
     run.connection.execute("insert into raw.snapshots (branch, site, step) select 'b0', 'a', i from range(5) t(i)")
