@@ -57,9 +57,9 @@ def as_json(table: pa.Table) -> str:
     return f"[{lines}]\n"
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 job``, ``2 jobs``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 job``, ``2 jobs``, ``1,204 dormancies``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def visible(text: str) -> str:

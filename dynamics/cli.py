@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     top = _Parser(prog="dynamics", description="Tracks what a network's features do while it trains.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _rebuild):
+    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _compare, _rebuild):
         add(commands)
     return top
 
@@ -304,6 +304,22 @@ def explore(given: argparse.Namespace) -> int:
     from dynamics.explorer.server import serve
 
     serve(run, given.port, browser=not given.no_browser)
+    return 0
+
+
+def _compare(commands: Any) -> None:
+    p = _command(commands, "compare", compare, "say what two runs on the same probe have in common")
+    _run_argument(p)
+    p.add_argument("other", metavar="RUN", help="another run, e.g. of another seed")
+
+
+def compare(given: argparse.Namespace) -> int:
+    """Shared features, their onsets and transitions, site by site."""
+    from dynamics.comparison import compare as compared
+    from dynamics.comparison import comparison_text
+    from dynamics.run import open as open_run
+
+    print(comparison_text(compared(open_run(given.run), open_run(given.other))))
     return 0
 
 

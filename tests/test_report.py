@@ -68,7 +68,7 @@ def test_every_chart_has_a_valid_spec_and_its_sql(page: str) -> None:
     charts = [attributes["data-chart"] for _, attributes in structure.tags if "data-chart" in attributes]
     keys = [attributes["id"] for attributes, _ in structure.scripts if attributes.get("type") == "application/json"]
     assert charts == keys
-    assert len(charts) == 1 + 6 * len(SITES)
+    assert len(charts) == 1 + 9 * len(SITES)
     assert all(spec["$schema"] for spec in structure.specs())
     assert all("<" not in text for a, text in structure.scripts if a.get("type") == "application/json")
     assert page.count("<summary>SQL</summary>") == len(charts) + 1 + len(SITES)

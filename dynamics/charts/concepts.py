@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, count, finished, harmless, listed, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, harmless, listed, sentence, values
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import load_probe
 from dynamics.files.saes import SaeRecord, load_sae, sae_records
@@ -99,11 +100,11 @@ def _onset(rows: list[Row]) -> Row:
 def _message(told: list[Row]) -> str:
     came = [row for row in told if row["step"] is not None]
     if not came:
-        return f"None of {count(len(told), 'concept')} gets a better feature than it had at the first checkpoint"
+        return f"None of {counted(len(told), 'concept')} gets a better feature than it had at the first checkpoint"
     first = listed(f"{row['concept']} from step {row['step']:,}" for row in came[:3])
     more = f", {len(came) - 3} more later" if len(came) > 3 else ""
     return (
-        f"{len(came)} of {count(len(told), 'concept')} {'gets' if len(came) == 1 else 'get'} a feature: {first}{more}"
+        f"{len(came)} of {counted(len(told), 'concept')} {'gets' if len(came) == 1 else 'get'} a feature: {first}{more}"
     )
 
 

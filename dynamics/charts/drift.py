@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, listed, note, sentence, values
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, finished, listed, note, sentence, values
 
 DRIFT = """
 select step, mean_drift, null_drift, null_drift_high
@@ -57,8 +58,8 @@ def drift(run: History, site: str) -> Any:
 
 def _message(rows: list[Row], seen: dict[str, int]) -> str:
     drifts, rotations = seen.get("drift", 0), seen.get("rotation", 0)
-    told = [f"{count(drifts, 'feature drifts', 'features drift')} slowly"] if drifts else []
-    told += [f"{count(rotations, 'turns', 'turn')} abruptly"] if rotations else []
+    told = [f"{counted(drifts, 'feature drifts', 'features drift')} slowly"] if drifts else []
+    told += [f"{counted(rotations, 'turns', 'turn')} abruptly"] if rotations else []
     who = listed(told) if told else "No feature stands out by turning"
     low, high = (f"{f(row['mean_drift'] for row in rows):.2g}" for f in (min, max))
     return f"{who}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"

@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, count, finished, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, values
 
 LIFE = """
 select step, latent, density, mean_activation, angle_from_start, turned, null_turned
@@ -52,7 +53,7 @@ def feature(run: History, site: str, track: int) -> Any:
     ]
     first, last = rows[0]["step"], rows[-1]["step"]
     span = f"from step {first:,} to {last:,}" if first < last else f"step {first:,}"
-    title = f"Track {track} lives at {count(len(rows), 'checkpoint')}, {span}"
+    title = f"Track {track} lives at {counted(len(rows), 'checkpoint')}, {span}"
     return finished(stacked(panels), title, subtitle, source.text)
 
 

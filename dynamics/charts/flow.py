@@ -8,8 +8,9 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, count, finished, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, finished, sentence, values
 
 STEPS = "select distinct step from population where site = $site order by step"
 LIVES = """
@@ -58,7 +59,7 @@ def flow(run: History, site: str) -> Any:
     subtitle = [
         f"{site}. Height: live tracks. " + ("One band a lineage." if alone else
         "A band: all lineages that began between two columns."),
-        f"{len(columns)} of {count(len(steps), 'checkpoint')} are columns. Tips to the right end, tips to the left "
+        f"{len(columns)} of {counted(len(steps), 'checkpoint')} are columns. Tips to the right end, tips to the left "
         "begin; blue: splits, pink: merges.",
     ]  # fmt: skip
     return finished(_drawn(bands, columns), _message(lives, columns, families), subtitle, source.text)
@@ -90,7 +91,7 @@ def _message(lives: list[Row], columns: list[int], families: Row) -> str:
     unseen = families["tracks"] - sum(
         r["tracks"] for r in lives if any(r["first_step"] <= at <= r["last_step"] for at in columns)
     )
-    between = f"; {count(unseen, 'track')} lived only between columns" if unseen else ""
+    between = f"; {counted(unseen, 'track')} lived only between columns" if unseen else ""
     return f"Of {there[0]:,} features at step {columns[0]:,}, {stayed:,} live on among {there[1]:,} at the end{between}"
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, count, finished, values
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, finished, values
 
 LINEAGE = "select lineage from tracks where site = $site and track = $track"
 FAMILY = """
@@ -73,8 +74,8 @@ def _message(track: int, family: list[Row], branches: list[Row]) -> str:
     if len(family) == 1:
         return f"Track {track} lives {lived} and has no relatives"
     numbers = {kind: sum(row["kind"] == kind for row in branches) for kind in ("split", "merge")}
-    joints = " and ".join(count(number, kind) for kind, number in numbers.items() if number)
-    return f"Track {track} has {count(len(family) - 1, 'relative')}" + (f", through {joints}" if joints else "")
+    joints = " and ".join(counted(number, kind) for kind, number in numbers.items() if number)
+    return f"Track {track} has {counted(len(family) - 1, 'relative')}" + (f", through {joints}" if joints else "")
 
 
 def _edges(branches: list[Row]) -> list[tuple[int, int, Row]]:

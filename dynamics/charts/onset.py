@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, count, finished, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, sentence, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """
@@ -48,7 +49,7 @@ def onsets(run: History, site: str) -> Any:
     shown = [part for early in (True, False) for part in grouped(_of(rows, early), merged, ("features",))]
     subtitle = [
         f"{site}. Features by the first checkpoint at which they are linearly readable from the activations."
-        + (f" Of {count(never, 'feature')} no onset was seen." if never else ""),
+        + (f" Of {counted(never, 'feature')} no onset was seen." if never else ""),
         merged_note(merged),
     ]
     return finished(_bars(axis, shown), _onset_message(rows), subtitle, source.text)
@@ -65,7 +66,7 @@ _WHEN = {True: "there at the first checkpoint", False: "became readable"}
 def _onset_message(rows: list[Row]) -> str:
     early = sum(row["features"] for row in rows if row["early"])
     whole = sum(row["features"] for row in rows)
-    said = f"{early:,} of {count(whole, 'feature')} are readable at the first checkpoint already"
+    said = f"{early:,} of {counted(whole, 'feature')} are readable at the first checkpoint already"
     later = [row["step"] for row in rows if not row["early"] for _ in range(row["features"])]
     return f"{said}; of the others, half by step {later[len(later) // 2]:,}" if later else said
 
@@ -114,9 +115,9 @@ def _presence_message(rows: list[Row]) -> str:
     half = next(row["step"] for row in rows if row["in_dictionary"] >= whole / 2)
     first = rows[0]["in_dictionary"] / whole
     if half == rows[0]["step"]:
-        return f"{first:.0%} of the {count(whole, 'final feature')} are there at the first checkpoint"
+        return f"{first:.0%} of the {counted(whole, 'final feature')} are there at the first checkpoint"
     return (
-        f"Half of the {count(whole, 'final feature')} are there by step {half:,}, {first:.0%} at the first checkpoint"
+        f"Half of the {counted(whole, 'final feature')} are there by step {half:,}, {first:.0%} at the first checkpoint"
     )
 
 

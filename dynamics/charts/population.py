@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, count, finished, listed, note, sentence, values
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, finished, listed, note, sentence, values
 
 POPULATION = """
 select step, live, births, deaths, splits, merges, null_births, null_deaths, null_splits, null_merges
@@ -53,12 +54,14 @@ def population(run: History, site: str) -> Any:
 def _message(rows: list[Row]) -> str:
     first, last = rows[0], rows[-1]
     if len(rows) == 1:
-        return f"{count(first['live'], 'latent lives', 'latents live')} at step {first['step']:,}, the only checkpoint"
+        return (
+            f"{counted(first['live'], 'latent lives', 'latents live')} at step {first['step']:,}, the only checkpoint"
+        )
     seen = {kind: sum(row[kind + "s"] for row in rows) for kind in _KINDS}
-    came = [count(number, kind) for kind, number in seen.items() if number]
+    came = [counted(number, kind) for kind, number in seen.items() if number]
     told = listed(came) if came else "no births, deaths, splits or merges above retraining noise"
     if first["live"] == last["live"]:
-        return f"{count(last['live'], 'live latent')} at the first and the last checkpoint, with {told}"
+        return f"{counted(last['live'], 'live latent')} at the first and the last checkpoint, with {told}"
     return f"From {first['live']:,} to {last['live']:,} live latents, with {told}"
 
 

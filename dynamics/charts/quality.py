@@ -6,9 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, count, finished, sentence, values
+from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, finished, sentence, values
 
 QUALITY = """
 select step, arm, seed, fvu, l0, dead, restarted
@@ -60,7 +61,7 @@ def _of_arm(rows: list[Row], arm: str, merged: dict[int, int]) -> list[Row]:
 def _message(rows: list[Row], chain: list[Row]) -> str:
     last = chain[-1]
     if last["fvu"] is None:
-        return f"{count(len(chain), 'dictionary', 'dictionaries')}, the last without a measured error"
+        return f"{counted(len(chain), 'dictionary', 'dictionaries')}, the last without a measured error"
     said = f"The last dictionary leaves {last['fvu']:.0%} of the variance unexplained"
     seeded = {row["step"] for row in rows if row["arm"] == "seed" and row["fvu"] is not None}
     own = [row["fvu"] for row in chain if row["fvu"] is not None and row["step"] in seeded]

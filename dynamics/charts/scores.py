@@ -6,8 +6,9 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, count, finished, note, sentence, values
+from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, note, sentence, values
 
 SCORES = """
 select least(floor(score * 50), 49) / 50 as low, margin < 0.05 as close, count(*) as links
@@ -49,9 +50,9 @@ def scores(run: History, site: str) -> Any:
     ]
     near = sum(row["links"] for row in score if row["low"] < cuts["lowest"] + 0.1)
     subtitle = [
-        f"{site}. {count(cuts['links'], 'accepted link')}; {near / cuts['links']:.1%} lie within 0.1 of the smallest "
+        f"{site}. {counted(cuts['links'], 'accepted link')}; {near / cuts['links']:.1%} lie within 0.1 of the smallest "
         f"accepted score, {cuts['close'] / cuts['links']:.1%} have a runner-up within 0.05.",
-        f"Gaps: checkpoints that a link passes over ({count(cuts['bridging'], 'such link')}).",
+        f"Gaps: checkpoints that a link passes over ({counted(cuts['bridging'], 'such link')}).",
     ]
     drawn = alt.vconcat(*panels, spacing=20).resolve_scale(color="independent")
     return finished(drawn, _message(cuts), subtitle, source.text)

@@ -9,9 +9,10 @@ import altair as alt
 import numpy as np
 from jaxtyping import Float
 
+from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import GRID, INK, SOFT, count, finished, note, sentence, values
+from dynamics.charts.theme import GRID, INK, SOFT, finished, note, sentence, values
 
 LIVE = """
 select latent, track, density, mean_activation
@@ -56,7 +57,7 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
     partner = {row["track"]: row["latent"] for row in new}
     goes_on = [(row["latent"], partner[row["track"]]) for row in old if row["track"] in tracks]
     median = float(np.median([before[i] @ after[j] for i, j in goes_on])) if goes_on else float("nan")
-    message = f"{len(goes_on):,} of {count(len(old), 'feature')} at step {from_step:,} live on at step {to_step:,}"
+    message = f"{len(goes_on):,} of {counted(len(old), 'feature')} at step {from_step:,} live on at step {to_step:,}"
     if goes_on:
         message += f", median cosine {median:.2f}"
     return finished(

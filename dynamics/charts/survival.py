@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import CensoredData, ecdf, logrank
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, MARKS, WIDTH, count, finished, sentence, values
+from dynamics.charts.theme import FAINT, MARKS, WIDTH, finished, sentence, values
 
 LIVES = """
 with checkpoint as (select step, row_number() over (order by step) as number from snapshots where site = $site)
@@ -121,12 +122,12 @@ def _message(groups: list[_Group]) -> str:
     ages, alive = (np.concatenate([getattr(group, name) for group in later]) for name in ("ages", "alive"))
     who = "features that began later" if later is not groups else "features that were there at first"
     if alive.all():
-        return f"All {count(len(ages), 'feature')} lived on to the last checkpoint"
+        return f"All {counted(len(ages), 'feature')} lived on to the last checkpoint"
     found = ecdf(CensoredData(uncensored=ages[~alive], right=ages[alive])).sf
     gone = found.quantiles[found.probabilities <= 0.5]
-    half = (
-        f"half are gone after {count(int(gone[0]), 'checkpoint')}" if len(gone) else "more than half live on to the end"
-    )
+    if not len(gone):
+        return f"Of {len(ages):,} {who}, more than half live on to the end"
+    half = f"half are gone after {counted(int(gone[0]), 'checkpoint')}"
     return f"Of {len(ages):,} {who}, {half}"
 
 

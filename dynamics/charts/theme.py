@@ -140,11 +140,6 @@ def note(
     return mark.encode(x=alt.value(x), y=alt.value(y), text="text:N")
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """``1 birth``, ``1,204 births``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     words = list(items)

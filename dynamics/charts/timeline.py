@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, merged_note
 from dynamics.charts.theme import (
@@ -17,7 +18,6 @@ from dynamics.charts.theme import (
     SOFT,
     WIDTH,
     bracketed,
-    count,
     finished,
     harmless,
     kinds_of,
@@ -67,7 +67,7 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
         return sentence("The run has no site yet.", "Events")
     happened, steps = (_asked(source, query, sites, window) for query in (EVENTS, CHECKPOINTS))
     if not happened:
-        looked = count(len(steps), "checkpoint")
+        looked = counted(len(steps), "checkpoint")
         return sentence(
             f"No event above retraining noise in {place}, over {looked}.", f"Events in {place}", source.text
         )
@@ -93,7 +93,8 @@ def _message(happened: list[Row]) -> str:
     numbers: dict[str, int] = defaultdict(int)
     for row in happened:
         numbers[row["kind"]] += 1
-    return listed(count(numbers[kind], kind, "dormancies" if kind == "dormancy" else "") for kind in kinds_of(happened))
+    plural = {"dormancy": "dormancies"}
+    return listed(counted(numbers[kind], kind, plural.get(kind, "")) for kind in kinds_of(happened))
 
 
 def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tuple[Any, str]:

@@ -110,7 +110,10 @@ def _site(page: Page, run: History, site: str, room: int, *, tracked: bool) -> N
 def _charts(run: History, site: str, *, tracked: bool) -> list[tuple[str, partial[Any]]]:
     """The charts of a site, the most telling first, each with the call that draws it."""
     kinds = (
-        [charts.population, charts.events, charts.drift, charts.transition, charts.quality]
+        [
+            *(charts.population, charts.events, charts.flow, charts.survival, charts.presence),
+            *(charts.drift, charts.transition, charts.quality),
+        ]
         if tracked
         else [charts.quality]
     )

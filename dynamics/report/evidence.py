@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dynamics.answers import counted
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import KINDS, bracketed, count, kinds_of
+from dynamics.charts.theme import KINDS, bracketed, kinds_of
 from dynamics.report.text import escaped, in_context
 
 STRONGEST = """
@@ -34,7 +35,7 @@ def event_table(source: Source, site: str) -> str:
     if not rows:
         return "<p>No event at this site stands above retraining noise.</p>"
     whole = len(rows) == rows[0]["total"]
-    caption = "All events" if whole else f"The {len(rows)} strongest of {count(rows[0]['total'], 'event')}"
+    caption = "All events" if whole else f"The {len(rows)} strongest of {counted(rows[0]['total'], 'event')}"
     heads = ("kind", "step", "from tracks", "to tracks", "score", "p", "q")
     head = "".join(f"<th>{name}</th>" for name in heads)
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dynamics.answers import counted
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import count, listed
+from dynamics.charts.theme import listed
 
 RUN = """
 select (select fdr from level) as fdr, (select count(*) from checkpoints) as checkpoints,
@@ -83,13 +84,13 @@ def summarise(source: Source, sites: list[str]) -> Summary:
 
 def _facts(run: Row, sites: list[str]) -> str:
     if not run["checkpoints"]:
-        return f"{count(len(sites), 'site')}, no checkpoint yet"
+        return f"{counted(len(sites), 'site')}, no checkpoint yet"
     span = (
         f"step {run['first_step']:,}"
         if run["checkpoints"] == 1
         else f"steps {run['first_step']:,} to {run['last_step']:,}"
     )
-    return f"{count(len(sites), 'site')} · {count(run['checkpoints'], 'checkpoint')}, {span}"
+    return f"{counted(len(sites), 'site')} · {counted(run['checkpoints'], 'checkpoint')}, {span}"
 
 
 def _sum(totals: list[Row], name: str) -> float:
@@ -104,7 +105,7 @@ def _events(totals: list[Row], level: float) -> list[str]:
     seen = {kind: int(_sum(totals, kind)) for kind in VERBS}
     quiet = int(_sum(totals, "dormancies"))
     dormant = (
-        [f"{count(quiet, 'feature')} fell silent and came back; no error rate is known for these."] if quiet else []
+        [f"{counted(quiet, 'feature')} fell silent and came back; no error rate is known for these."] if quiet else []
     )
     if not any(seen.values()):
         return [
@@ -113,7 +114,7 @@ def _events(totals: list[Row], level: float) -> list[str]:
             *dormant,
         ]
     told = [(number, VERBS[kind][number != 1]) for kind, number in seen.items() if number]
-    first = f"{count(told[0][0], 'feature')} {told[0][1]}"
+    first = f"{counted(told[0][0], 'feature')} {told[0][1]}"
     absent = [kind for kind, number in seen.items() if not number]
     return [
         listed([first, *(f"{number:,} {verb}" for number, verb in told[1:])]) + ".",
@@ -203,7 +204,7 @@ def _censored(row: Row) -> list[str]:
     if not row["tracks"]:
         return []
     return [
-        f"Of {count(row['tracks'], 'feature')}, {row['early']:,} were there at the first checkpoint and "
+        f"Of {counted(row['tracks'], 'feature')}, {row['early']:,} were there at the first checkpoint and "
         f"{row['late']:,} at the last: when the former began and how long the latter last is not known."
     ]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from dynamics.answers import counted
 from dynamics.tracking.events import Event
 from dynamics.tracking.following import Followed
 from dynamics.tracking.procrustes import procrustes
@@ -48,7 +49,7 @@ def transitions(f: Followed, events: list[Event], losses: Sequence[float | None]
     change = _change_table(f.carrying.series.steps, curves)
     n = len(f.carrying.series)
     if n < FEWEST:
-        seen = "1 checkpoint" if n == 1 else f"{n} checkpoints"
+        seen = counted(n, "checkpoint")
         note = f"whether there was a transition cannot be told from {seen}; {FEWEST} are needed"
         return Transitions(_rows([]), change, [note])
     z = {name: _deviations(values) for name, values in curves.items()}

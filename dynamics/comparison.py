@@ -1,0 +1,166 @@
+"""Two runs side by side: which features they share, when each got them, and whether they reorganise together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from dynamics.answers import counted
+from dynamics.charts.rows import Row, Source
+from dynamics.files.layout import RunDirectory
+from dynamics.files.saes import load_sae, sae_records
+from dynamics.files.snapshots import load_activations, snapshots
+from dynamics.run import Run
+
+LIVE = "select latent, track from feature_history where site = $site and step = $step"
+ONSETS = "select track, step, censored from onsets where site = $site"
+WINDOWS = "select from_step, to_step, peak_step, p_value from transitions where site = $site order by p_value"
+ALIKE = 0.3
+"""Least share of rows, of those where either fires, on which two features that are one both fire."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One site of two runs at their last common checkpoint."""
+
+    site: str
+    step: int
+    features: tuple[int, int]
+    """Live features of either run."""
+    shared: list[Row]
+    """Matched features: track and onset in either run, and their overlap in [0, 1]."""
+    by_chance: int
+    """Matches that the same rule finds where the rows of one run are shifted against the other's."""
+    windows: tuple[list[Row], list[Row]]
+    """Transitions of either run, the surest first."""
+
+
+def compare(first: Run, second: Run) -> list[Compared]:
+    """Features of two runs matched by the probe rows they fire on, at each site that both have.
+
+    One-to-one, of the largest summed overlap (Jaccard index of the rows where they fire); features that share fewer
+    than 30 % of their rows are not matched. Directions are not compared: two networks have no basis in common.
+
+    Raises:
+        ValueError: if the runs have no site in common, looked at no common step, or were shown different probes.
+    """
+    sites = [site for site in first.sites() if site in second.sites()]
+    if not sites:
+        have = " | ".join(", ".join(run.sites()) or "none" for run in (first, second))
+        raise ValueError(f"the runs have no site in common: {have}")
+    return [_compared(first, second, site) for site in sites]
+
+
+def _compared(first: Run, second: Run, site: str) -> Compared:
+    steps = [{record.step for record in sae_records(run.directory, site, arm="chain")} for run in (first, second)]
+    common = steps[0] & steps[1]
+    if not common:
+        raise ValueError(f"{site}: the runs have no analysed step in common, so their features cannot be matched")
+    step = max(common)
+    sides = [_fires(run, site, step) for run in (first, second)]
+    if sides[0].probe != sides[1].probe:
+        raise ValueError(
+            f"{site}: the runs were shown different probes, so where their features fire cannot be compared"
+        )
+    pairs = _matched(_overlap(sides[0].fires, sides[1].fires))
+    onsets = [{row["track"]: row for row in Source(run).rows(ONSETS, site=site)} for run in (first, second)]
+    shared = [_pair(sides, onsets, i, j, overlap) for i, j, overlap in pairs]
+    # A shift by half of the probe leaves each feature's own rows as they are and breaks what the two have in common.
+    shifted = sp.csr_array(sp.vstack([sides[1].fires[_half(sides[1]) :], sides[1].fires[: _half(sides[1])]]))
+    chance = len(_matched(_overlap(sides[0].fires, shifted)))
+    windows = [Source(run).rows(WINDOWS, site=site) for run in (first, second)]
+    return Compared(site, step, (len(sides[0].tracks), len(sides[1].tracks)), shared, chance, (windows[0], windows[1]))
+
+
+@dataclass(frozen=True)
+class _Side:
+    fires: csr_array
+    """[rows, features]: 1 where a feature fires."""
+    tracks: list[int]
+    probe: str
+
+
+def _half(side: _Side) -> int:
+    return int(side.fires.shape[0]) // 2
+
+
+def _fires(run: Run, site: str, step: int) -> _Side:
+    directory: RunDirectory = run.directory
+    shot = next(record for record in snapshots(directory, site) if record.step == step)
+    record = next(record for record in sae_records(directory, site, arm="chain") if record.step == step)
+    live = Source(run).rows(LIVE, site=site, step=step)
+    codes = load_sae(directory, record).encode_sparse(load_activations(directory, shot))
+    chosen = csr_array(codes[:, [row["latent"] for row in live]] > 0, dtype=np.float64)
+    return _Side(chosen, [row["track"] for row in live], shot.probe)
+
+
+def _overlap(a: csr_array, b: csr_array) -> csr_array:
+    """Jaccard indices of the features of two runs, [features, features], without those below ``ALIKE``."""
+    both = sp.coo_array(a.T @ b)
+    sizes = [np.asarray(side.sum(axis=0)).ravel() for side in (a, b)]
+    i, j = both.coords
+    jaccard = both.data / (sizes[0][i] + sizes[1][j] - both.data)
+    kept = jaccard >= ALIKE
+    return csr_array((jaccard[kept], (i[kept], j[kept])), shape=both.shape)
+
+
+def _matched(overlap: csr_array) -> list[tuple[int, int, float]]:
+    """The one-to-one pairs of largest summed overlap; every feature may stay alone in a column of its own."""
+    n, m = overlap.shape
+    found = sp.coo_array(overlap)
+    rows, columns = np.concatenate([found.coords[0], np.arange(n)]), np.concatenate([found.coords[1], m + np.arange(n)])
+    costs = np.concatenate([2 - found.data, np.full(n, 2.0)])
+    if not n or not found.nnz:
+        return []
+    i, j = min_weight_full_bipartite_matching(csr_array((costs, (rows, columns)), shape=(n, m + n)))
+    dense: Float[np.ndarray, "n m"] = overlap.toarray()
+    return [(int(a), int(b), float(dense[a, b])) for a, b in zip(i, j, strict=True) if b < m]
+
+
+def _pair(sides: list[_Side], onsets: list[dict[int, Row]], i: int, j: int, overlap: float) -> Row:
+    tracks = (sides[0].tracks[i], sides[1].tracks[j])
+    known = [onsets[k].get(track, {"step": None, "censored": None}) for k, track in enumerate(tracks)]
+    return {"first": tracks[0], "second": tracks[1], "overlap": overlap, "onsets": [row["step"] for row in known]}
+
+
+def comparison_text(found: list[Compared]) -> str:
+    """What two runs have in common, in words, a paragraph a site."""
+    return "\n\n".join("\n".join(_told(site)) for site in found)
+
+
+def _told(c: Compared) -> list[str]:
+    a, b = c.features
+    lines = [
+        f"{c.site}, step {c.step:,}: {counted(len(c.shared), 'feature')} of {a:,} and {b:,} fire on the same rows "
+        f"(at least {ALIKE:.0%} of those where either does); by chance {c.by_chance:,} would."
+    ]
+    dated = [row["onsets"] for row in c.shared if None not in row["onsets"]]
+    if dated:
+        order = [sum(x < y for x, y in dated), sum(x == y for x, y in dated), sum(x > y for x, y in dated)]
+        apart = float(np.median([abs(np.log1p(x) - np.log1p(y)) for x, y in dated]))
+        lines.append(
+            f"  Of {len(dated):,} with an onset in both, {order[0]:,} came earlier in the first run, {order[2]:,} in "
+            f"the second, {order[1]:,} at the same step; the median ratio of the steps is {np.exp(apart):.2g}."
+        )
+    return [*lines, *_windows(c)]
+
+
+def _windows(c: Compared) -> list[str]:
+    one, two = c.windows
+    if not one and not two:
+        return ["  Neither run has a transition here."]
+    both = [(x, y) for x in one for y in two if x["from_step"] <= y["to_step"] and y["from_step"] <= x["to_step"]]
+    told = [
+        f"  Both reorganise: steps {x['from_step']:,} to {x['to_step']:,} and {y['from_step']:,} to {y['to_step']:,}."
+        for x, y in both
+    ]
+    alone = [("first", x) for x in one if all(x is not p for p, _ in both)]
+    alone += [("second", y) for y in two if all(y is not p for _, p in both)]
+    return told + [
+        f"  Only the {run} run reorganises in steps {w['from_step']:,} to {w['to_step']:,}." for run, w in alone
+    ]
