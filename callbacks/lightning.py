@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from dynamics.recorder import SAE, Recorder
 from dynamics.sae.config import SaeConfig
 
 from .arguments import named, probe_of, schedule_of
+from .scalars import Scalars
 
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
 
@@ -22,7 +24,9 @@ class FeatureTracker(Callback):
     """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 only, from before the first step on.
 
     It runs in trainers of ``lightning.pytorch`` and ``pytorch_lightning``, whose classes differ, hence ``Any`` below.
-    Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing.
+    Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing. While
+    training goes on, what becomes known of earlier checkpoints (live, dead, births, deaths, drift beyond the null, FVU)
+    goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class FeatureTracker(Callback):
             "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
+        self._scalars: Scalars | None = None
         self._samples = 0
 
     @property
@@ -81,6 +86,7 @@ class FeatureTracker(Callback):
             **self._settings,
         )
         self._recorder.prepare(pl_module, until=_last_step(trainer))
+        self._scalars = Scalars(self._run)
         self._step(trainer, pl_module, None)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -88,6 +94,14 @@ class FeatureTracker(Callback):
         if self._recorder is not None:
             self._samples += _examples(batch) * trainer.world_size
             self._step(trainer, pl_module, outputs)
+            self._log(trainer)
+
+    def _log(self, trainer: Any) -> None:
+        """One checkpoint's numbers, where there are new ones: a logger's fault is not to end training either."""
+        values = self._scalars.next() if self._scalars and trainer.loggers else None
+        for logger in trainer.loggers if values else ():
+            with contextlib.suppress(Exception):
+                logger.log_metrics(values, step=trainer.global_step)
 
     def _step(self, trainer: Any, pl_module: Any, outputs: Any) -> None:
         assert self._recorder is not None

@@ -95,8 +95,8 @@ def _fires(run: Run, site: str, step: int) -> _Side:
     record = next(record for record in sae_records(directory, site, arm="chain") if record.step == step)
     live = Source(run).rows(LIVE, site=site, step=step)
     codes = load_sae(directory, record).encode_sparse(load_activations(directory, shot))
-    chosen = csr_array(codes[:, [row["latent"] for row in live]] > 0, dtype=np.float64)
-    return _Side(chosen, [row["track"] for row in live], shot.probe)
+    fires = (codes[:, [row["latent"] for row in live]] > 0).astype(np.float64)
+    return _Side(fires, [row["track"] for row in live], shot.probe)
 
 
 def _overlap(a: csr_array, b: csr_array) -> csr_array:

@@ -71,8 +71,8 @@ def _at(run: RunDirectory, shot: SnapshotRecord, record: SaeRecord) -> list[Row]
     masks = {name: mask for name, mask in load_probe(run, shot.probe).masks.items() if mask.any()}
     if not masks:
         return []
-    fires = load_sae(run, record).encode_sparse(load_activations(run, shot)) > 0
-    f1 = _f1(csr_array(fires, dtype=np.float64), np.stack(list(masks.values()), axis=1).astype(np.float64))
+    fires = (load_sae(run, record).encode_sparse(load_activations(run, shot)) > 0).astype(np.float64)
+    f1 = _f1(fires, np.stack(list(masks.values()), axis=1).astype(np.float64))
     best = f1.argmax(axis=0)
     return [
         {"concept": name, "step": shot.step, "latent": int(best[i]), "f1": float(f1[best[i], i])}

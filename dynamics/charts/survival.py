@@ -93,7 +93,7 @@ def _curve(group: _Group, most: int) -> list[Row]:
     found = ecdf(group.data).sf
     with warnings.catch_warnings():  # where all have ended the band is not defined, which is drawn as no band
         warnings.simplefilter("ignore", RuntimeWarning)
-        band = found.confidence_interval(0.95)
+        band: Any = found.confidence_interval(0.95)
     points = [
         {**shared, "age": float(age), "share": float(share), "low": _number(low), "high": _number(high)}
         for age, share, low, high in zip(
@@ -113,7 +113,9 @@ def _compared(groups: list[_Group]) -> str:
     known = {group.name: group for group in groups if not group.alive.all()}
     for a, b in (("early", "late"), ("early", "middle"), ("middle", "late")):
         if a in known and b in known:
-            told.append(f"{a} and {b} p = {logrank(known[a].data, known[b].data).pvalue:.2g}")
+            with np.errstate(invalid="ignore"):  # where all lived equally long
+                p = logrank(known[a].data, known[b].data).pvalue
+            told += [f"{a} and {b} p = {p:.2g}"] if np.isfinite(p) else []
     return f"Log-rank: {'; '.join(told)}." if told else "Too few groups with ends to compare."
 
 

@@ -50,13 +50,17 @@ def test_survival_counts_what_is_alive_as_censored() -> None:
     assert title(chart) == "Of 4 features that began later, half are gone after 2 checkpoints"
 
 
+def p_of(chart: Any) -> float:
+    [p] = re.findall(r"early and late p = ([0-9e.-]*[0-9])", subtitle(chart))
+    return float(p)
+
+
 def test_survival_tells_groups_apart_by_log_rank() -> None:
-    short, long = [(1 + i % 3, 1 + i % 3) for i in range(30)], [(10, 11)] * 30
-    same = charts.survival(lives([*short, *[(9, 9)] * 30], 12), SITE)
-    assert "p = 1" in subtitle(same)
-    other = charts.survival(lives([*short, *long], 12), SITE)
-    [p] = re.findall(r"early and late p = ([0-9e.-]+[0-9])", subtitle(other))
-    assert float(p) < 1e-6
+    early = [(1, 1 + i % 3) for i in range(30)]
+    assert p_of(charts.survival(lives([*early, *[(11, 11 + i % 3) for i in range(30)]], 16), SITE)) > 0.9
+    assert p_of(charts.survival(lives([*early, *[(11, 13 + i % 2) for i in range(30)]], 16), SITE)) < 1e-6
+    alike = charts.survival(lives([(1, 1)] * 5 + [(11, 11)] * 5, 16), SITE)
+    assert "Too few groups with ends to compare" in subtitle(alike)
 
 
 @pytest.mark.parametrize("tracks", [20, 200, 2_000])
