@@ -82,17 +82,25 @@ def _(kept, published, site):
 
 
 @app.cell
-def _(published, set_picked, site, steps, window):
-    published()
+def _(steps, window):
     within = tuple(window.value) if window is not None else (steps[0], steps[-1])
+    return (within,)
+
+
+@app.cell
+def _(published, set_picked, site, within):
+    published()
+    _drawn = page.drawn(charts.events, run, site.value, within)
+    # One that can be clicked never takes the place of one that cannot: the browser would look for its signals there.
+    mo.stop(not page.clickable(_drawn), mo.md("No event stands above retraining noise in this window."))
     timeline = mo.ui.altair_chart(
-        page.drawn(charts.events, run, site.value, within),
+        _drawn,
         chart_selection=False,
         legend_selection=False,
         on_change=lambda _: set_picked(timeline.selections.get("picked", {})),
     )
     timeline
-    return (within,)
+    return
 
 
 @app.cell
@@ -109,7 +117,7 @@ def _(picked, published, set_focus, site, within):
         page.listed(found), selection="single", page_size=6, on_change=_chosen, show_download=False,
         show_column_summaries=False, show_data_types=False, label="Click an event to see its features.",
     )  # fmt: skip
-    table if found else mo.md("No published event in this window.")
+    table if found else None
     return found, table
 
 

@@ -63,6 +63,11 @@ def drawn(draw: Callable[..., Any], *given: Any) -> Any:
         return draw(*given)
 
 
+def clickable(chart: Any) -> bool:
+    """Whether a click on the chart picks something."""
+    return getattr(chart, "params", alt.Undefined) is not alt.Undefined and bool(chart.params)
+
+
 def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
     """A chart of the whole site, or why there is none."""
     try:
