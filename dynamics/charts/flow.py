@@ -32,7 +32,16 @@ ALONE = 24
 COLUMNS = 8
 """Most checkpoints that are columns."""
 _HEIGHT, _BAR, _BEND = 360.0, 9.0, 9
-_PALETTE = ("#0072b2", "#56b4e9", "#009e73", "#f0b429", "#e69f00", "#d55e00", "#cc79a7", "#7b6fa8")
+_PALETTE = (
+    "#56b4e9",
+    "#009e73",
+    "#f0b429",
+    "#d55e00",
+    "#7b6fa8",
+    "#e69f00",
+    "#8d6e53",
+    "#5f9ea0",
+)  # no event's blue or pink
 
 
 def flow(run: History, site: str) -> Any:

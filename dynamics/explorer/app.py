@@ -37,7 +37,7 @@ def _(refresh, set_published):
         set_published(lambda times: times + 1)
     mo.vstack(
         [
-            mo.Html(f"<h1>{page.escaped(run.path.name)}</h1>"),
+            mo.Html(page.heading(run.path.name, 1)),
             mo.hstack([run.published(), refresh], justify="start", gap=1),
         ],
         gap=0,
@@ -139,7 +139,7 @@ def _(focus, found, published, set_focus, site, table):
     )  # fmt: skip
     mo.vstack(
         [
-            mo.Html(f"<h2>Track {track} of {page.escaped(site.value)}</h2>"),
+            mo.Html(page.heading(f"Track {track} of {site.value}", 2)),
             mo.hstack([by_number, features] if _names else [by_number], justify="start", gap=2),
             mo.Html(page.evidence(event)) if event else mo.md(""),
         ]

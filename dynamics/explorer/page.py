@@ -63,6 +63,11 @@ def drawn(draw: Callable[..., Any], *given: Any) -> Any:
         return draw(*given)
 
 
+def heading(text: str, level: int) -> str:
+    """HTML of a heading that may hold any text."""
+    return f"<h{level} style='font-size:{34 - 6 * level}px;font-weight:600;margin:0'>{escaped(text)}</h{level}>"
+
+
 def clickable(chart: Any) -> bool:
     """Whether a click on the chart picks something."""
     return getattr(chart, "params", alt.Undefined) is not alt.Undefined and bool(chart.params)

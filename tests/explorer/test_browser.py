@@ -118,6 +118,8 @@ def test_sql_answers_and_hostile_sql_is_refused(tab: Tab, explorer: Server) -> N
 def test_hostile_text_is_shown_and_does_nothing(tab: Tab, explorer: Server, site: str) -> None:
     page = opened(tab, explorer, site)
     page.get_by_text("⟨ESC⟩").first.wait_for()
+    page.get_by_text("How the population flows", exact=True).click()
+    page.locator("canvas").nth(3).wait_for()
     assert page.locator("img[src=x], svg[onload]").count() == 0
 
 
