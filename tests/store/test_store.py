@@ -381,7 +381,7 @@ def test_a_history_replaced_while_it_is_opened_is_opened_again(
     attach, opened = database._attached, list[duckdb.DuckDBPyConnection]()
 
     def attach_and_be_overtaken(path: Path, memory: int | None) -> duckdb.DuckDBPyConnection:
-        opened.append(attach(path))
+        opened.append(attach(path, memory))
         if len(opened) == 1:
             monkeypatch.setattr(database, "_attached", attach)
             add_step(0)
