@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import operator
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import torch
+from filelock import BaseFileLock
 from torch import Tensor, nn
 
 from dynamics.answers import counted
@@ -21,23 +21,23 @@ from dynamics.capture.guard import aside
 from dynamics.capture.probe import Probe, Text
 from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
 from dynamics.capture.sites import match_sites, site_modules, unwrapped
-from dynamics.files.layout import RunDirectory
+from dynamics.faults import Faults, RecorderWarning
+from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
-from dynamics.files.settings import write_recording, write_settings
-from dynamics.files.snapshots import SnapshotRecord, snapshots, write_snapshot
+from dynamics.files.settings import only_recorder, write_recording, write_settings
+from dynamics.files.snapshots import SnapshotRecord, all_snapshots, write_snapshot
+from dynamics.position import Position
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import Schedule, log_spaced
 
 if TYPE_CHECKING:
     from dynamics.engines.engine import Engine
 
+__all__ = ["SAE", "Recorder", "RecorderWarning", "UnusableActivationsError"]
+
 SCHEDULE = log_spaced()
 SAE = SaeConfig()
 log = logging.getLogger("dynamics")
-
-
-class RecorderWarning(UserWarning):
-    """Something of ours went wrong; training goes on as if nothing had."""
 
 
 class Recorder:
@@ -95,10 +95,11 @@ class Recorder:
         self._directory = RunDirectory.create(run)
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
         self._work = work
-        self._faults = _Faults(on_error == "raise")
+        self._faults = Faults(on_error == "raise")
         self._sites: list[_Site] = []
         self._engine: Engine | None = None
-        self._last = -1
+        self._position = Position([self._directory.timeline(BRANCH)], {})
+        self._held: BaseFileLock | None = None
         self._begun = False
         self._closed = False
 
@@ -124,6 +125,7 @@ class Recorder:
         Raises:
             ValueError: if a site does not exist or gives no rows, text or concepts do not fit the rows, the run was
                 recorded with another probe or other settings, or ``work`` is unknown or impossible here.
+            RuntimeError: if another process records the run.
             DisturbedModelError: if showing the probe writes to the model.
         """
         if self._engine is not None or _rank() > 0:
@@ -134,34 +136,45 @@ class Recorder:
         made = engine(self._directory, self._work)
         if self._work == "inline" and _processes() > 1:
             raise ValueError('work="inline" would keep the other training processes waiting; use "worker" or "later"')
-        with aside():
-            names = match_sites(site_modules(model), self._patterns)
-            readings = read_sites(model, self.probe, names, self._forward)
-            sites = [self._site(name, reading) for name, reading in readings.items()]
-            write_settings(self._directory, self._sae)
-            for site in sites:
-                write_probe(self._directory, site.probe, self.probe.rows(site.positions))
-            write_recording(self._directory, closed=False)
-        self._last = min(max(site.recorded, default=-1) for site in sites)
-        self._sites, self._engine = sites, made
+        held = only_recorder(self._directory)
+        try:
+            with aside():
+                self._sites = self._prepared(model)
+        except BaseException:
+            held.release()
+            raise
+        marks = {place: weights for site in self._sites for place, weights in site.recorded.items()}
+        self._position = Position(self._directory.timelines(), marks)
+        self._held, self._engine = held, made
         self._say_size(until)
+
+    def _prepared(self, model: nn.Module) -> list[_Site]:
+        names = match_sites(site_modules(model), self._patterns)
+        readings = read_sites(model, self.probe, names, self._forward)
+        sites = [self._site(name, reading) for name, reading in readings.items()]
+        write_settings(self._directory, self._sae)
+        for site in sites:
+            write_probe(self._directory, site.probe, self.probe.rows(site.positions))
+        write_recording(self._directory, closed=False)
+        return sites
 
     def _site(self, name: str, reading: Reading) -> _Site:
         self.probe.rows(reading.positions)
         rows, d_in = reading.activations.shape
         self._sae.resolved(d_in)
-        records = snapshots(self._directory, name)
+        records = all_snapshots(self._directory, name)
         site = _Site(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), {})
         for record in records:
             site.require_same(record, self.run)
-        return replace(site, recorded={record.step: record.fingerprint for record in records})
+        return replace(site, recorded={(r.branch, r.step): r.fingerprint for r in records})
 
     def _say_size(self, until: int | None) -> None:
         each = sum(site.rows * site.d_in for site in self._sites) * torch.float32.itemsize
-        count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > self._last])
+        last = max(self._position.steps(), default=-1)
+        count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > last])
         total = f", {count} of them until step {until}: {_size(each * count)}" if until is not None else ""
         names = counted(len(self._sites), "site")
-        known = f"; it has snapshots up to step {self._last}, and goes on after that" if self._last >= 0 else ""
+        known = f"; it has snapshots up to step {last}, and goes on after that" if last >= 0 else ""
         log.info("recording %s to %s: %s per snapshot%s%s", names, self.run, _size(each), total, known)
         free = shutil.disk_usage(self.run).free
         if free < each * count:
@@ -178,7 +191,9 @@ class Recorder:
     ) -> bool:
         """Takes a snapshot of every site if a scheduled step was reached or passed since the last look.
 
-        Call it before the first training step with 0, then after every optimiser step. Under data-parallel training
+        Call it before the first training step with 0, then after every optimiser step. Where training was resumed, or
+        goes back, to an earlier step, what it repeats is not taken again; from where it goes on otherwise, it is
+        recorded in a new branch, and what that took the place of is kept. Under data-parallel training
         call it on any rank: only rank 0 looks. A tensor as ``loss`` is read only when a snapshot is taken.
 
         Args:
@@ -193,7 +208,7 @@ class Recorder:
 
         Raises:
             ValueError, TypeError: only on the first call, as :meth:`prepare`, if that has no whole number as step, or
-                if the run has a snapshot of that step from another training.
+                if the run begins with other weights at that step: it is of another training.
         """
         if not self._begun:
             step = _whole(step)
@@ -201,13 +216,12 @@ class Recorder:
         if _rank() > 0:
             return False
         if not self._begun:
-            self._require_same_training(unwrapped(model), step)
+            self._begin(unwrapped(model), operator.index(step))
             self._begun = True
         try:
             step = _whole(step)
-            if self._closed or not self._schedule.due(self._last, step):
+            if not self._is_due(model, step):
                 return False
-            self._last = step
             with aside():
                 passed = None if epoch is None else float(epoch)
                 facts = SnapshotRecord(site="", step=step, probe="", epoch=passed, samples=samples)
@@ -216,30 +230,56 @@ class Recorder:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
 
-    def _require_same_training(self, model: nn.Module, step: SupportsIndex) -> None:
-        """Raises ValueError where the run has seen other weights at this step: two histories in one are neither."""
-        known = {site.recorded.get(operator.index(step)) for site in self._sites} - {None}
+    def _begin(self, model: nn.Module, step: int) -> None:
+        """Raises ValueError where the run began with other weights: it is of another training."""
         try:
-            same = not known or fingerprint(model) in known
+            weights = fingerprint(model)
         except Exception:
-            same = True  # a model of which no fingerprint can be taken is warned about at its snapshots
-        if not same:
+            weights = None  # a model of which no fingerprint can be taken is warned about at its snapshots
+        self._position.begin(step, weights)
+        if self._position.is_foreign(step, weights):
+            self._let_go()
             raise ValueError(
                 f"{self.run} holds another training: its model had other weights at step {step}; "
                 "name a directory of its own for this one"
             )
 
+    def _is_due(self, model: nn.Module, step: int) -> bool:
+        if self._closed:
+            return False
+        if self._position.goes_back(step):
+            self._position.begin(step, fingerprint(unwrapped(model)))
+        return self._position.due(self._schedule, step)
+
     def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
-        wanted = [site for site in self._sites if facts.step not in site.recorded]
+        weights = fingerprint(model)
+        leaves = self._position.judged(facts.step, weights) == "leaves"
+        place = (self._position.timeline.owner(facts.step), facts.step)
+        wanted = [site for site in self._sites if leaves or place not in site.recorded]
         if not wanted:
             return False
         readings = read_sites(model, self.probe, [site.name for site in wanted], self._forward)
+        if leaves:
+            self._leave()
         value = loss.detach() if isinstance(loss, Tensor) else loss
-        facts = replace(facts, fingerprint=fingerprint(model), loss=None if value is None else float(value))
+        branch = self._position.timeline.owner(facts.step)
+        facts = replace(facts, branch=branch, fingerprint=weights, loss=None if value is None else float(value))
         taken = [self._write(site, readings[site.name], facts) for site in wanted]
         if any(taken):
+            self._position.took(facts.step, weights)
             self._hand_over()
         return any(taken)
+
+    def _leave(self) -> None:
+        """The training left its recorded history, which stays: it goes on in a branch of its own."""
+        old, shared, last = self._position.timeline, self._position.shared, max(self._position.steps(), default=-1)
+        new = self._directory.add_branch(old.owner(shared), shared)
+        self._position.branched(new)
+        since = f"after step {shared}" if shared >= 0 else "from the start"
+        log.warning(
+            "%s has another history %s: it is kept up to step %d as branch %s, superseded; recording branch %s",
+            *(self.run, since, last, old.branch, new.branch),
+        )
 
     def _write(self, site: _Site, reading: Reading, facts: SnapshotRecord) -> bool:
         try:
@@ -248,7 +288,7 @@ class Recorder:
         except Exception as error:
             self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
             return False
-        site.recorded[facts.step] = facts.fingerprint
+        site.recorded[facts.branch, facts.step] = facts.fingerprint
         return True
 
     def _hand_over(self) -> None:
@@ -275,8 +315,15 @@ class Recorder:
             log.info("%s", line)
         except Exception as error:
             self._faults.skip(error, "closing the run")
+        finally:
+            self._let_go()
         if self.skipped:
             log.warning("skipped in %s: %s", self.run, ", ".join(f"{n} × {kind}" for kind, n in self.skipped.items()))
+
+    def _let_go(self) -> None:
+        """Lets others record the run."""
+        if self._held is not None:
+            self._held.release()
 
     def __enter__(self) -> Recorder:
         return self
@@ -296,8 +343,8 @@ class _Site:
     d_in: int
     positions: int | None
     probe: str
-    recorded: dict[int, str | None]
-    """Steps of which there is a snapshot, with the fingerprint of the model."""
+    recorded: dict[tuple[str, int], str | None]
+    """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
 
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
         """Raises ValueError where a snapshot of the run has other rows or another width than the model gives now."""
@@ -325,30 +372,6 @@ class _Site:
 
 class UnusableActivationsError(ValueError):
     """The activations of one site at one step cannot be used."""
-
-
-class _Faults:
-    """Counts what goes wrong, and warns the first time of each kind."""
-
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
-        self.counts: Counter[str] = Counter()
-
-    def skip(self, error: Exception, what: str) -> None:
-        """Called while ``error`` is handled."""
-        if self._strict:
-            raise error
-        kind = type(error).__name__
-        self.counts[kind] += 1
-        if self.counts[kind] == 1:
-            self.warn(f"{what} skipped ({kind}: {error}); training goes on, {self.counts.total()} skipped so far")
-
-    def warn(self, message: str) -> None:
-        # Where warnings are errors, one of ours would end the training.
-        try:
-            warnings.warn(message, RecorderWarning, stacklevel=4)
-        except Exception:
-            log.warning("%s", message)
 
 
 def _require_kinds(schedule: Any, sae: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dynamics.answers import counted
 from dynamics.capture.probe import ProbeRows
-from dynamics.files.layout import BRANCH, RunDirectory
+from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import load_probe
 from dynamics.files.snapshots import snapshots
 
@@ -52,7 +52,7 @@ def imported_probe(run: RunDirectory, site: str, n_rows: int, text: Path | None)
 
 
 def _known(run: RunDirectory) -> ImportedProbe | None:
-    for site in run.sites(BRANCH):
+    for site in run.sites():
         for record in snapshots(run, site)[:1]:
             return ImportedProbe(record.probe, load_probe(run, record.probe))
     return None

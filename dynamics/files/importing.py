@@ -143,7 +143,8 @@ def _check_alike(sources: list[Source]) -> None:
 
 
 def _take(run: RunDirectory, site: str, source: Source, probe: ImportedProbe, loss: float | None) -> SnapshotRecord:
-    record = SnapshotRecord(site=site, step=source.step, probe=probe.digest, loss=loss)
+    branch = run.timeline().owner(source.step)
+    record = SnapshotRecord(site=site, step=source.step, probe=probe.digest, loss=loss, branch=branch)
     return write_snapshot(run, record, _finite(source.path))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from dynamics.files.atomic import lock, make_folder, write_bytes, write_json
+from dynamics.files.branches import RECORD, Branch, Timeline, read_branch
 from dynamics.files.commits import is_committed
 
 FORMAT = 1
@@ -135,20 +136,49 @@ class RunDirectory:
         """Folder of the results of tracking a site, one folder for each state of its inputs."""
         return self.path / "tracking" / branch / folder_name(site)
 
-    def sites(self, branch: str = BRANCH) -> list[str]:
-        """The sites with a snapshot or an SAE, numbers in their names in numeric order."""
-        found = {
-            folder.name
-            for step in _folders(self.snapshots(branch))
-            for folder in _folders(step)
-            if is_committed(folder)
-        }
-        found |= {site.name for site in _folders(self.path / "saes" / branch) if any(site.glob("*/*/commit.json"))}
+    def sites(self, branch: str | None = None) -> list[str]:
+        """The sites with a snapshot or an SAE in a timeline, numbers in their names in numeric order."""
+        found: set[str] = set()
+        for part in self.timeline(branch).parts:
+            steps = (folder for folder in _folders(self.snapshots(part.branch)) if step_of(folder) in part)
+            found |= {site.name for step in steps for site in _folders(step) if is_committed(site)}
+            saes = self.path / "saes" / part.branch
+            found |= {path.parts[-4] for path in saes.glob("*/*/*/commit.json") if step_of(path.parent) in part}
         return sorted((unquote(name) for name in found), key=natural)
 
-    def branches(self) -> list[str]:
-        """The timelines of the run, the first one first."""
-        return sorted((folder.name for folder in _folders(self.path / "snapshots")), key=natural)
+    def branches(self) -> dict[str, Branch]:
+        """Every branch but the first, the oldest one first.
+
+        Raises:
+            DamagedError: if the record of one is damaged.
+        """
+        records = [folder / RECORD for folder in _folders(self.path / "snapshots")]
+        named = sorted((path.parent.name for path in records if path.is_file()), key=natural)
+        return {name: read_branch(self.snapshots(name) / RECORD) for name in named}
+
+    def timeline(self, branch: str | None = None) -> Timeline:
+        """The timeline that ends in a branch; without one the current timeline, which ends in the newest branch."""
+        known = self.branches()
+        return Timeline.of(branch or [BRANCH, *known][-1], known)
+
+    def timelines(self) -> list[Timeline]:
+        """The timeline of every branch, the current one last."""
+        known = self.branches()
+        return [Timeline.of(branch, known) for branch in (BRANCH, *known)]
+
+    def add_branch(self, parent: str, fork: int) -> Timeline:
+        """Begins a new branch, which is the current one from now on.
+
+        Args:
+            parent: the branch that has the last shared step.
+            fork: that step; -1 where there is none.
+        """
+        with lock(self.locks / "branch.lock"):
+            numbers = (int(name) for folder in _folders(self.path / "snapshots") if (name := folder.name[1:]).isdigit())
+            branch = f"b{max(numbers, default=0) + 1}"
+            make_folder(self.snapshots(branch))
+            write_json(self.snapshots(branch) / RECORD, {"parent": parent, "fork": fork})
+        return self.timeline(branch)
 
     def relative(self, path: Path) -> str:
         """``path`` as it is written into records and tables: from the run directory, with forward slashes."""
@@ -166,6 +196,12 @@ def folder_name(name: str) -> str:
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """A sorting key under which ``blocks.2`` comes before ``blocks.10``."""
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a folder ``step_<n>`` or ``step_<n>.seed<m>`` is of; -1 of any other."""
+    found = re.match(r"step_([0-9]+)", folder.name)
+    return int(found[1]) if found else -1
 
 
 def _folders(path: Path) -> Iterator[Path]:

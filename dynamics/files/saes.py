@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.files.commits import DamagedError, commit, is_committed, read_commit, read_file
-from dynamics.files.layout import BRANCH, RunDirectory, folder_name
+from dynamics.files.layout import BRANCH, RunDirectory, folder_name, step_of
 from dynamics.files.tensors import parse_tensors, tensor_bytes
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.metrics import latent_statistics, top_rows
@@ -112,14 +112,19 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def sae_records(run: RunDirectory, site: str, arm: str | None = None, branch: str = BRANCH) -> list[SaeRecord]:
-    """The committed SAEs of a site, of every arm or of one, ordered by arm, seed and step.
+def sae_records(run: RunDirectory, site: str, arm: str | None = None, branch: str | None = None) -> list[SaeRecord]:
+    """The committed SAEs of a site, of every arm or of one, ordered by arm, seed and step; by timeline as snapshots.
 
     Raises:
         DamagedError: if a commit record does not parse.
     """
     arms = "*" if arm is None else folder_name(arm)
-    folders = run.saes(site, branch).glob(f"{arms}/step_*")
+    folders = [
+        folder
+        for part in run.timeline(branch).parts
+        for folder in run.saes(site, part.branch).glob(f"{arms}/step_*")
+        if step_of(folder) in part
+    ]
     records = [_record(read_commit(folder), run.relative(folder / FILE)) for folder in folders if is_committed(folder)]
     return sorted(records, key=lambda record: (record.arm, record.seed, record.step))
 

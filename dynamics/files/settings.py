@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
+from filelock import BaseFileLock, Timeout
 
 from dynamics.files.atomic import lock, write_json
 from dynamics.files.commits import DamagedError
-from dynamics.files.layout import RunDirectory
+from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.saes import sae_records
 from dynamics.sae.config import SaeConfig
 
+_PATIENCE = 10.0
+"""Seconds: children of a training that was killed, as those of a data loader, may hold its lock for five."""
 LEVEL = 0.1
 """False-discovery rate at which events are published unless the user says otherwise."""
 
@@ -48,7 +52,7 @@ def _held(run: RunDirectory) -> BaseFileLock:
 
 
 def _trained(run: RunDirectory) -> bool:
-    places = [(site, branch) for branch in run.branches() for site in run.sites(branch)]
+    places = [(site, branch) for branch in (BRANCH, *run.branches()) for site in run.sites(branch)]
     return any(not record.imported for site, branch in places for record in sae_records(run, site, branch=branch))
 
 
@@ -108,9 +112,33 @@ def load_level(run: RunDirectory) -> float:
     return LEVEL if content is None else float(content["fdr"])
 
 
+def only_recorder(run: RunDirectory) -> BaseFileLock:
+    """Holds the right to record a run, until it is released or the process ends.
+
+    Raises:
+        RuntimeError: if another recorder holds it.
+    """
+    held = lock(run.locks / "recording.lock", timeout=_PATIENCE)
+    try:
+        held.acquire(timeout=0 if _recorded_by(run) == _here() else None)
+    except Timeout:
+        by = _recorded_by(run)
+        who = "by this process already: close() the other Recorder" if by == _here() else f"by {by}: wait for its end"
+        raise RuntimeError(f"{run.path} is being recorded {who}, or name another directory") from None
+    return held
+
+
+def _here() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _recorded_by(run: RunDirectory) -> str:
+    return str((_read(run.path / "recording.json") or {}).get("by", "another process"))
+
+
 def write_recording(run: RunDirectory, *, closed: bool) -> None:
     """Mark whether more snapshots are to come."""
-    write_json(run.path / "recording.json", {"closed": closed})
+    write_json(run.path / "recording.json", {"closed": closed, "by": _here()})
 
 
 def load_recording(run: RunDirectory) -> bool | None:

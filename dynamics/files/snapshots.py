@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dynamics.files.branches import END, Part
 from dynamics.files.commits import DamagedError, commit, is_committed, read_commit, read_file
-from dynamics.files.layout import BRANCH, RunDirectory, folder_name
+from dynamics.files.layout import BRANCH, RunDirectory, folder_name, step_of
 from dynamics.files.tensors import parse_tensors, tensor_bytes
 
 FILE = "activations.safetensors"
@@ -90,14 +92,31 @@ def _same(folder: Path, record: SnapshotRecord, data: bytes) -> SnapshotRecord:
     return known
 
 
-def snapshots(run: RunDirectory, site: str, branch: str = BRANCH) -> list[SnapshotRecord]:
+def snapshots(run: RunDirectory, site: str, branch: str | None = None) -> list[SnapshotRecord]:
     """The committed snapshots of a site, ascending by step; empty where there are none.
+
+    Those of the timeline that ends in ``branch``, by default of the current one: up to where it forked, they are in
+    the folders of the branch that it left.
 
     Raises:
         DamagedError: if a commit record does not parse.
     """
-    folders = run.snapshots(branch).glob(f"step_*/{folder_name(site)}")
-    records = [_record(read_commit(folder), run.relative(folder / FILE)) for folder in folders if is_committed(folder)]
+    return _of_parts(run, site, run.timeline(branch).parts)
+
+
+def all_snapshots(run: RunDirectory, site: str) -> list[SnapshotRecord]:
+    """The committed snapshots of a site in every branch, ascending by step; raises as :func:`snapshots`."""
+    return _of_parts(run, site, [Part(branch, 0, END) for branch in (BRANCH, *run.branches())])
+
+
+def _of_parts(run: RunDirectory, site: str, parts: Iterable[Part]) -> list[SnapshotRecord]:
+    folders = [
+        folder
+        for part in parts
+        for folder in run.snapshots(part.branch).glob(f"step_*/{folder_name(site)}")
+        if step_of(folder.parent) in part and is_committed(folder)
+    ]
+    records = [_record(read_commit(folder), run.relative(folder / FILE)) for folder in folders]
     return sorted(records, key=lambda record: record.step)
 
 

@@ -37,7 +37,7 @@ def fit_chain(run: RunDirectory, state: SiteState, step: int) -> None:
     """
     chosen = settings(run)
     x, rows, config = _inputs(run, state, step, chosen)
-    generator = seeded(config, state.branch, state.site, "chain", step)
+    generator = seeded(config, state.site, "chain", step)
     before = [record for record in state.chain if record.step < step]
     if before:
         previous = load_activations(run, state.snapshot(before[-1].step))
@@ -66,7 +66,7 @@ def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
         if record.step in made:
             sae = load_sae(run, made[record.step])
         else:
-            generator = seeded(config, state.branch, state.site, "null", seed, record.step)
+            generator = seeded(config, state.site, "null", seed, record.step)
             fit = fit_next(sae, Scaling.of(before), x, rows, config, generator)
             _write(run, state, ("null", record.step, seed), fit, x, chosen)
             sae = fit.sae
@@ -85,7 +85,7 @@ def fit_seed(run: RunDirectory, state: SiteState, step: int) -> None:
     """An independent restart on the whole budget."""
     chosen = settings(run)
     x, rows, config = _inputs(run, state, step, chosen)
-    fit = fit_independent(x, rows, config, seeded(config, state.branch, state.site, "seed", step))
+    fit = fit_independent(x, rows, config, seeded(config, state.site, "seed", step))
     _write(run, state, ("seed", step, 0), fit, x, chosen)
 
 
@@ -127,7 +127,7 @@ def _write(
     """
     arm, step, seed = identity
     record = SaeRecord(
-        branch=state.branch,
+        branch=state.timeline.owner(step),
         site=state.site,
         arm=arm,
         step=step,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dynamics.files.layout import RunDirectory
+from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import load_probe
 from dynamics.files.settings import load_settings, write_settings
 from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
@@ -70,6 +70,9 @@ def held_out(run: RunDirectory, record: SnapshotRecord, config: SaeConfig) -> Bo
 
 
 def seeded(config: SaeConfig, *names: object) -> torch.Generator:
-    """A generator that depends on the run's seed and the names alone, so that a job can be done again."""
-    digest = hashlib.sha256("\0".join(map(str, (config.seed, *names))).encode()).digest()
+    """A generator that depends on the run's seed and the names alone, so that a job can be done again.
+
+    It is the same in every branch: where two are alike, so are their SAEs, and a null chain may go on beyond a fork.
+    """
+    digest = hashlib.sha256("\0".join(map(str, (config.seed, BRANCH, *names))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -25,6 +25,6 @@ def null_snapshots(run: RunDirectory, state: SiteState, seed: int) -> list[Float
         [load_sae(run, record) for record in span],
         [load_activations(run, state.snapshot(record.step)) for record in span],
         load_probe(run, state.snapshot(span[0].step).probe).sequence,
-        seeded(settings(run), state.branch, state.site, "surrogates", seed),
+        seeded(settings(run), state.site, "surrogates", seed),
         *((load_sae(run, record), load_activations(run, state.snapshot(record.step))) for record in earlier),
     )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from dynamics.files.branches import Timeline
 from dynamics.files.layout import RunDirectory
 from dynamics.files.results import tracking_record
 from dynamics.files.saes import SaeRecord, sae_records
@@ -28,7 +29,7 @@ TRACKING = 4
 
 @dataclass(frozen=True)
 class SiteState:
-    """What there is of one site."""
+    """What there is of one site in one timeline."""
 
     site: str
     snapshots: list[SnapshotRecord]
@@ -37,7 +38,11 @@ class SiteState:
     others: list[SaeRecord]
     """The SAEs of the null and seed arms."""
     failed: frozenset[Job]
-    branch: str
+    timeline: Timeline
+
+    @property
+    def branch(self) -> str:
+        return self.timeline.branch
 
     @property
     def steps(self) -> list[int]:
@@ -59,14 +64,23 @@ class SiteState:
         return next(record for record in self.snapshots if record.step == step)
 
     def job(self, kind: str, step: int, seed: int = 0) -> Job:
-        return Job(kind, self.site, step, seed, self.branch)  # type: ignore[arg-type]
+        return _job(self.timeline, kind, self.site, step, seed)
 
 
-def site_state(run: RunDirectory, site: str, branch: str = "b0") -> SiteState:
-    failed = frozenset(job for job in given_up(run) if (job.site, job.branch) == (site, branch))
+def _job(timeline: Timeline, kind: str, site: str, step: int, seed: int = 0) -> Job:
+    """A fit of one step is for every timeline that shares it; a null chain and a tracking go over many steps."""
+    branch = timeline.owner(step) if kind in ("chain", "seed") else timeline.branch
+    return Job(kind, site, step, seed, branch)  # type: ignore[arg-type]
+
+
+def site_state(run: RunDirectory, site: str, branch: str | None = None) -> SiteState:
+    """What there is of a site in the timeline that ends in ``branch``, by default in the current one."""
+    timeline = run.timeline(branch)
+    mine = (job for job in given_up(run) if job == _job(timeline, job.kind, site, job.step, job.seed))
+    failed = frozenset(mine)
     left_out = {job.step for job in failed if job.kind == "chain"}
-    usable = [s for s in snapshots(run, site, branch) if s.step not in left_out]
-    records = sae_records(run, site, branch=branch)
+    usable = [s for s in snapshots(run, site, timeline.branch) if s.step not in left_out]
+    records = sae_records(run, site, branch=timeline.branch)
     return _without_stale_nulls(
         SiteState(
             site=site,
@@ -74,7 +88,7 @@ def site_state(run: RunDirectory, site: str, branch: str = "b0") -> SiteState:
             chain=[r for r in records if r.arm == "chain" and r.step in {s.step for s in usable}],
             others=[r for r in records if r.arm != "chain"],
             failed=failed,
-            branch=branch,
+            timeline=timeline,
         )
     )
 
@@ -90,13 +104,13 @@ def _without_stale_nulls(state: SiteState) -> SiteState:
     return replace(state, others=[r for r in state.others if r.arm != "null" or r.seed in fresh])
 
 
-def missing_jobs(run: RunDirectory, branch: str = "b0", *, growing: bool = False) -> list[Job]:
-    """Every job that could be done now, the most urgent first.
+def missing_jobs(run: RunDirectory, *, growing: bool = False) -> list[Job]:
+    """Every job of the current timeline that could be done now, the most urgent first.
 
     Args:
         growing: more checkpoints are on their way, so tracking waits until it has enough new ones.
     """
-    states = [site_state(run, site, branch) for site in run.sites(branch)]
+    states = [site_state(run, site) for site in run.sites()]
     return sorted((job for state in states for job in ready_jobs(run, state, growing)), key=lambda job: job.priority)
 
 
@@ -106,9 +120,9 @@ def ready_jobs(run: RunDirectory, state: SiteState, growing: bool = False) -> li
     return [job for job in jobs if job not in state.failed]
 
 
-def remaining(run: RunDirectory, branch: str = "b0") -> int:
-    """How many jobs the run still wants, those included whose inputs are not there yet."""
-    states = [site_state(run, site, branch) for site in run.sites(branch)]
+def remaining(run: RunDirectory) -> int:
+    """How many jobs the current timeline still wants, those included whose inputs are not there yet."""
+    states = [site_state(run, site) for site in run.sites()]
     return sum(len(open_fits(state)) + _wants_tracking(run, state) for state in states)
 
 

@@ -34,9 +34,9 @@ class SiteStatus:
     """What was given up, with the reason."""
 
 
-def site_statuses(run: RunDirectory, branch: str = "b0") -> list[SiteStatus]:
-    """Every site of a run, in natural order."""
-    return [_site_status(run, site_state(run, site, branch)) for site in run.sites(branch)]
+def site_statuses(run: RunDirectory) -> list[SiteStatus]:
+    """Every site of the current timeline, in natural order."""
+    return [_site_status(run, site_state(run, site)) for site in run.sites()]
 
 
 def _site_status(run: RunDirectory, state: SiteState) -> SiteStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,8 +26,10 @@ from dynamics.files import (
     snapshots,
     tracking_record,
 )
+from dynamics.files.branches import Branch
 from dynamics.files.commits import COMMIT
 from dynamics.files.importing_saes import notes_on_imported
+from dynamics.files.layout import BRANCH
 from dynamics.store.database import sentence
 from dynamics.store.text import surroundings, varchar
 
@@ -63,6 +65,7 @@ class Inventory:
     snapshots: tuple[SnapshotRecord, ...]
     saes: tuple[SaeRecord, ...]
     tracking: tuple[TrackingRecord, ...]
+    branches: dict[str, Branch]
     digests: dict[str, str]
 
     @classmethod
@@ -72,15 +75,16 @@ class Inventory:
         Raises:
             DamagedError: if a commit record does not parse.
         """
-        places = [(branch, site) for branch in run.branches() for site in run.sites(branch)]
-        shots = [record for branch, site in places for record in snapshots(run, site, branch)]
-        saes = [record for branch, site in places for record in sae_records(run, site, branch=branch)]
+        branches = run.branches()
+        places = [(branch, site) for branch in (BRANCH, *branches) for site in run.sites(branch)]
+        shots = [r for branch, site in places for r in snapshots(run, site, branch) if r.branch == branch]
+        saes = [r for branch, site in places for r in sae_records(run, site, branch=branch) if r.branch == branch]
         results = dict(found for branch, site in places for found in _newest(run, site, branch))
         folders = [*map(folder_of, shots), *map(folder_of, saes)]
         digests = {folder: sha256(run.path / folder / COMMIT) for folder in folders}
         digests |= {run.relative(record.path): digest for record, digest in results.items()}
         digests |= {f"probes/{probe}": probe for probe in {record.probe for record in shots}}
-        return cls(tuple(shots), tuple(saes), tuple(results), digests)
+        return cls(tuple(shots), tuple(saes), tuple(results), branches, digests)
 
 
 def _newest(run: RunDirectory, site: str, branch: str) -> Iterator[tuple[TrackingRecord, str]]:
@@ -174,6 +178,7 @@ def _replace_records(connection: duckdb.DuckDBPyConnection, inventory: Inventory
         "snapshots": columns(inventory.snapshots, SNAPSHOTS),
         "saes": columns(inventory.saes, SAES),
         "geometry": geometry(inventory.saes),
+        "branches": branches(inventory.branches),
         "published": pa.table({"path": paths, "digest": [inventory.digests[path] for path in paths]}),
     }
     for name, table in tables.items():
@@ -208,6 +213,17 @@ def checkpoints(records: Iterable[SnapshotRecord]) -> pa.Table:
             row[name] = getattr(record, name) if row.get(name) is None else row[name]
     names = ("branch", "step", "epoch", "samples", "loss")
     return pa.table({name: [row[name] for row in found.values()] for name in names})
+
+
+def branches(found: Mapping[str, Branch]) -> pa.Table:
+    """One row a branch; the first has neither parent nor fork."""
+    listed = {BRANCH: None, **found}
+    columns = {
+        "branch": pa.array(listed, pa.string()),
+        "parent": pa.array([each and each.parent for each in listed.values()], pa.string()),
+        "fork": pa.array([each and each.fork for each in listed.values()], pa.int64()),
+    }
+    return pa.table(columns)
 
 
 def geometry(records: Iterable[SaeRecord]) -> pa.Table:

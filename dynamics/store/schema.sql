@@ -4,6 +4,8 @@ create table raw.meta (key varchar primary key, value varchar not null);
 -- Commit records whose rows are in, so that a publication adds only what is new.
 create table raw.published (path varchar primary key, digest varchar not null);
 create table raw.notes (branch varchar, site varchar, stage varchar, note varchar);
+-- A branch has the steps of its parent up to the fork; -1 where it has none of them, null for the first branch.
+create table raw.branches (branch varchar, parent varchar, fork bigint);
 
 create table raw.checkpoints (
     branch varchar, step bigint, epoch double, samples bigint, loss double

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -115,7 +116,7 @@ def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: 
         with database.writer(private) as connection:
             connection.execute("begin")
             add_rows(connection, run, inventory)
-            _write_meta(connection, run, _wanted(run, inventory))
+            _write_meta(connection, run, inventory)
             connection.execute("commit")
             connection.execute("checkpoint history")
         if aside:
@@ -143,7 +144,8 @@ def _keep_aside(history: Path) -> None:
 
 
 def _wanted(run: RunDirectory, inventory: Inventory) -> str:
-    content = [sorted(inventory.digests.items()), load_level(run)]
+    branches = {name: asdict(branch) for name, branch in inventory.branches.items()}
+    content = [sorted(inventory.digests.items()), branches, load_level(run)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -167,14 +169,14 @@ def _state(history: Path) -> str | None:
     return meta.get("state") if meta.get("tables") == database.tables_digest() else None
 
 
-def _write_meta(connection: duckdb.DuckDBPyConnection, run: RunDirectory, state: str) -> None:
+def _write_meta(connection: duckdb.DuckDBPyConnection, run: RunDirectory, inventory: Inventory) -> None:
     meta = {
-        "branch": BRANCH,
+        "branch": [BRANCH, *inventory.branches][-1],
         "fdr": repr(load_level(run)),
         "format": str(database.FORMAT),
         "tables": database.tables_digest(),
         "run_id": run.run_id,
-        "state": state,
+        "state": _wanted(run, inventory),
         "duckdb": duckdb.__version__,
         "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

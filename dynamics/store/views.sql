@@ -1,34 +1,55 @@
 -- The interface: what people query. Column names are stable; the current timeline only.
 create view timeline as select value as branch from raw.meta where key = 'branch';
+-- Its steps are in several branches where a training was resumed from an earlier step and went on otherwise.
+create view timeline_parts as
+    with recursive part as (
+        select branch, 9223372036854775807::bigint as last from timeline
+        union all
+        select b.parent as branch, least(b.fork, p.last) as last from part p join raw.branches b using (branch) where b.fork >= 0
+    )
+    select p.branch, coalesce(b.fork + 1, 0) as first, p.last from part p left join raw.branches b using (branch);
 create view level as select value::double as fdr from raw.meta where key = 'fdr';
 
 create view checkpoints as
-    select step, epoch, samples, loss, branch from raw.checkpoints semi join timeline using (branch) order by step;
+    select c.step, c.epoch, c.samples, c.loss, c.branch from raw.checkpoints c
+    semi join timeline_parts t on t.branch = c.branch and c.step between t.first and t.last order by c.step;
+
+-- What a later branch took the place of is superseded: it stays, in the tables raw.* and on disk.
+create view branches as
+    select b.branch, b.parent, b.fork, n.branch is not null as current, count(c.step) as checkpoints,
+        count(c.step) filter (where not coalesce(c.step between t.first and t.last, false)) as superseded
+    from raw.branches b left join timeline n on n.branch = b.branch
+    left join raw.checkpoints c on c.branch = b.branch left join timeline_parts t on t.branch = b.branch
+    group by b.branch, b.parent, b.fork, n.branch order by length(b.branch), b.branch;
 
 create view snapshots as
     select s.site, s.step, s.rows, s.d_in, g.scale, g.effective_rank, g.top_share, g.procrustes_residual, s.dtype, s.path
-    from raw.snapshots s left join raw.geometry g using (branch, site, step) semi join timeline using (branch)
+    from raw.snapshots s left join raw.geometry g using (branch, site, step)
+    semi join timeline_parts t on t.branch = s.branch and s.step between t.first and t.last
     order by s.site, s.step;
 
 create view saes as
-    select site, step, arm, seed, architecture, n_latents, k, fvu, l0, dead, revived, restarted, path
-    from raw.saes semi join timeline using (branch) order by site, arm, seed, step;
+    select s.site, s.step, s.arm, s.seed, s.architecture, s.n_latents, s.k, s.fvu, s.l0, s.dead, s.revived, s.restarted, s.path
+    from raw.saes s semi join timeline_parts t on t.branch = s.branch and s.step between t.first and t.last
+    order by s.site, s.arm, s.seed, s.step;
 
 create view latents as
     select l.site, l.step, l.arm, l.seed, l.latent, l.density, l.mean_activation, l.max_activation, h.track
     from raw.latents l
     -- The arm as a column: DuckDB 1.5 takes minutes over the condition l.arm = 'chain'.
-    left join (select branch, site, step, 'chain' as arm, latent, track from raw.feature_history) h
-        using (branch, site, step, arm, latent)
-    semi join timeline t on t.branch = l.branch;
+    left join (
+        select site, step, 'chain' as arm, latent, track from raw.feature_history semi join timeline using (branch)
+    ) h using (site, step, arm, latent)
+    semi join timeline_parts t on t.branch = l.branch and l.step between t.first and t.last;
 
 create view contexts as
     select c.site, c.step, c.latent, h.track, c.rank, c.row, p.text, c.activation, p.before, p.after
     from raw.contexts c
     join raw.snapshots s using (branch, site, step)
     left join raw.probe_rows p on p.probe = s.probe and p.row = c.row
-    left join raw.feature_history h on h.branch = c.branch and h.site = c.site and h.step = c.step and h.latent = c.latent
-    semi join timeline t on t.branch = c.branch;
+    left join (select * from raw.feature_history semi join timeline using (branch)) h
+        on h.site = c.site and h.step = c.step and h.latent = c.latent
+    semi join timeline_parts t on t.branch = c.branch and c.step between t.first and t.last;
 
 create view pairs as
     select site, from_step, to_step, arm, seed, live_from, live_to, candidates, links
@@ -127,6 +148,6 @@ create view population as
         coalesce(e.merges, 0) as null_merges, coalesce(e.rotations, 0) as null_rotations,
         p.mean_drift, p.null_drift, p.null_drift_high
     from raw.population p left join counted c using (site, step) left join expected e on e.site = p.site and p.step > e.first
-    left join (select branch, site, step, n_latents from raw.saes where arm = 'chain') d using (branch, site, step)
+    left join (select site, step, n_latents from saes where arm = 'chain') d using (site, step)
     semi join timeline using (branch)
     order by p.site, p.step;

@@ -52,7 +52,7 @@ def test_adding_step_by_step_gives_what_building_gives(run: RunDirectory, add_st
     assert content(run) == added
     filled = {name for name, rows in added.items() if rows}
     assert filled == {
-        *("meta", "published", "notes", "checkpoints", "snapshots", "geometry", "probe_rows", "row_masks"),
+        *("meta", "published", "notes", "branches", "checkpoints", "snapshots", "geometry", "probe_rows", "row_masks"),
         *("saes", "latents", "contexts", "event_candidates", "feature_history"),
     }
 
@@ -69,7 +69,7 @@ def test_nothing_new_is_not_published(run: RunDirectory, add_step: AddStep) -> N
 def test_a_run_without_anything_has_empty_views(run: RunDirectory) -> None:
     assert publish(run)
     for name in query(run, "show tables").column("name").to_pylist():
-        expected = 1 if name in ("timeline", "level") else 0
+        expected = 1 if name in ("timeline", "timeline_parts", "branches", "level") else 0
         assert query(run, f"from {name}").num_rows == expected, name
 
 
