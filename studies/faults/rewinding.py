@@ -21,6 +21,7 @@ PROBE = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
 EACH = 3
 """Steps between two looks."""
 START = 1.0
+STEPS, LUCK = st.integers(1, 9), st.integers(0, 2)
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ class Rewinding(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self._stop()
-        self.recorder = Recorder(
-            self.folder / "run", "0", PROBE, schedule=every(EACH), work="later", on_error="raise"
-        )
+        self.recorder = Recorder(self.folder / "run", "0", PROBE, schedule=every(EACH), work="later", on_error="raise")
         self._look()
 
     def _stop(self) -> None:
@@ -74,29 +73,24 @@ class Rewinding(RuleBasedStateMachine):
         if self.taken:
             self.acknowledged.add((self.trail.step, self.trail.weights[-1]))
 
-    @rule(steps=st.integers(1, 7), luck=st.integers(0, 2))
+    @rule(steps=STEPS, luck=LUCK)
     def train(self, steps: int, luck: int) -> None:
-        """Goes on, now and then with other luck than the last time."""
+        """Goes on, and saves a checkpoint after every step."""
         for _ in range(steps):
             self.trail = self.trail.after(luck)
+            self.saved.append(self.trail)
             self._look()
 
-    @rule()
-    def save(self) -> None:
-        """Saves a checkpoint."""
-        self.saved.append(self.trail)
-
-    @rule(data=st.data())
-    def kill_and_resume(self, data: st.DataObject) -> None:
-        """A new process goes on from a checkpoint."""
-        self.trail = data.draw(st.sampled_from(self._known()))
-        self._start()
-
-    @rule(data=st.data())
-    def go_back(self, data: st.DataObject) -> None:
-        """The same process loads a checkpoint, as after a spike of the loss."""
-        self.trail = data.draw(st.sampled_from(self._known()))
-        self._look()
+    @rule(share=st.floats(0, 1), killed=st.booleans(), steps=STEPS, luck=LUCK)
+    def resume(self, share: float, killed: bool, steps: int, luck: int) -> None:
+        """Goes on from a checkpoint: a new process after a kill, or the same one, as after a spike of the loss."""
+        known = self._known()
+        before, self.trail = self.trail, known[round(share * (len(known) - 1))]
+        if killed or self.trail.step >= before.step:  # that a process jumps ahead is more than it can be seen to do
+            self._start()
+        else:
+            self._look()
+        self.train(steps, luck)
 
     def _known(self) -> list[Trail]:
         """Those whose past can be told by their weights, or is that of the current timeline."""
