@@ -19,5 +19,5 @@ def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_that_goes_back_and_forth_loses_nothing_and_contradicts_nothing() -> None:
     run_state_machine_as_test(
         Rewinding,
-        settings=settings(max_examples=40, stateful_step_count=15, report_multiple_bugs=False, phases=[Phase.generate]),
+        settings=settings(max_examples=15, stateful_step_count=15, report_multiple_bugs=False, phases=[Phase.generate]),
     )
