@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     top = _Parser(prog="dynamics", description="Tracks what a network's features do while it trains.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _compare, _rebuild):
+    everyday = (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _compare)
+    for add in (*everyday, _rebuild, _fsck, _prune):
         add(commands)
     return top
 
@@ -335,6 +336,47 @@ def rebuild(given: argparse.Namespace) -> int:
     run = open_run(given.run)
     build(run.directory)
     print(f"{run.directory.history} is made anew; {run.published()}")
+    return 0
+
+
+def _fsck(commands: Any) -> None:
+    p = _command(commands, "fsck", fsck, "check every file of a run, and every row of its database; changes nothing")
+    _run_argument(p)
+    p.add_argument("--repair", action="store_true", help="put aside what is damaged, so that it can be made again")
+
+
+def fsck(given: argparse.Namespace) -> int:
+    """One line for each thing that is wrong; exit code 1 where one is, or could not be put right."""
+    from dynamics.answers import counted, visible
+    from dynamics.maintenance import check, repair
+    from dynamics.run import open as open_run
+
+    run = open_run(given.run).directory
+    findings = list((repair if given.repair else check)(run))
+    for finding in findings:
+        print(visible(f"{finding.fact} -> {finding.remedy}"))
+    left = [finding for finding in findings if not finding.settled]
+    if not findings:
+        print(f"{given.run} is whole")
+    elif left and not given.repair:
+        print(f"{counted(len(left), 'finding')}; `dynamics fsck {given.run} --repair` puts aside what is damaged")
+    else:
+        print(f"{counted(len(findings) - len(left), 'finding')} settled; Next: dynamics analyze {given.run}")
+    return UNFINISHED if left else 0
+
+
+def _prune(commands: Any) -> None:
+    p = _command(commands, "prune", prune, "drop the raw activations of a finished run, for good; results stay")
+    _run_argument(p)
+
+
+def prune(given: argparse.Namespace) -> int:
+    """Without raw activations a run takes less room; it can be asked as before, and not analysed anew."""
+    from dynamics.maintenance import prune as prune_run
+    from dynamics.run import open as open_run
+
+    freed = prune_run(open_run(given.run).directory)
+    print(f"{freed / 1e6:,.1f} MB freed; {given.run} can be asked as before, and neither recorded nor analysed further")
     return 0
 
 

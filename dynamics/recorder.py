@@ -347,7 +347,9 @@ class _Site:
     """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
 
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
-        """Raises ValueError where a snapshot of the run has other rows or another width than the model gives now."""
+        """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
+        if record.pruned:
+            raise ValueError(f"{run} was pruned, so that it cannot be gone on with; name another run directory")
         if record.probe != self.probe:
             raise ValueError(
                 f"{run} was recorded with another probe ({record.probe[:8]}, now {self.probe[:8]}), so that features "

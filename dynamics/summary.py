@@ -90,8 +90,23 @@ def status_text(run: Run) -> str:
         }
     )
     legend = "chain, null, seed: jobs done, +queued, !failed"
-    parts = [readable(table) + legend, run.published(), *(text.rstrip() for text in _left_over(sites, str(run.path)))]
+    parts = [
+        readable(table) + legend,
+        *_branch(run),
+        run.published(),
+        *(text.rstrip() for text in _left_over(sites, str(run.path))),
+    ]
     return "\n".join(part for part in parts if part)
+
+
+def _branch(run: Run) -> list[str]:
+    """One line where training went back: what is shown is the newest timeline."""
+    branches = run.directory.branches()
+    if not branches:
+        return []
+    name, newest = list(branches.items())[-1]
+    since = f"after step {newest.fork}" if newest.fork >= 0 else "from the start"
+    return [f"timeline: branch {name}, which left {newest.parent} {since}; what it overtook is kept (view branches)"]
 
 
 def _count(site: SiteStatus, arm: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dynamics.files.commits import DamagedError
+from dynamics.files.sealed import unsealed
 
 RECORD = "branch.json"
 """What makes the folder of a branch one; the first branch needs none."""
@@ -71,7 +71,7 @@ def read_branch(path: Path) -> Branch:
         DamagedError: if it is none.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = unsealed(path.read_bytes())
         return Branch(str(content["parent"]), int(content["fork"]))
     except (ValueError, KeyError, TypeError):
         raise DamagedError(

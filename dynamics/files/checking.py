@@ -1,56 +1,116 @@
-"""Whether everything that was committed is still what it was, and putting aside what is not."""
+"""Whether everything that was committed is still what it was and where it was, and putting aside what is not."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dynamics.files.atomic import flush_folder, make_folder
+from dynamics.files.branches import RECORD
 from dynamics.files.commits import COMMIT, DamagedError, is_committed, read_commit, read_file
-from dynamics.files.layout import RunDirectory
+from dynamics.files.layout import BRANCH, RunDirectory, folder_name
 from dynamics.files.probes import load_probe
+from dynamics.files.settings import load_level, load_recording, load_settings
+from dynamics.files.snapshots import FILE, is_pruned
 
-COMMITTED = ("snapshots/*/*/*", "saes/*/*/*/*", "tracking/*/*/*")
+SNAPSHOT, SAE, RESULT = "snapshots/*/*/*", "saes/*/*/*/*", "tracking/*/*/*"
+AGAIN = "`dynamics analyze` makes it again"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that was committed and is no longer whole."""
+    """Something that was committed and is no longer whole, or no longer in its place."""
 
     path: Path
-    """A folder with a commit record, or the file of a probe."""
+    """A folder with a commit record, or a file."""
     reason: str
     """One sentence that names the file."""
+    remedy: str
+    """What becomes of it once it is put aside; where it cannot be, what to do."""
     repairable: bool
-    """Whether the run can go on without it. It cannot without a probe."""
+    """Whether the run can go on without it. It cannot without a probe or a record of a branch."""
 
 
 def damages(run: RunDirectory) -> Iterator[Damage]:
-    """Read every committed file of a run and say which are missing or not what their commit record says."""
-    for pattern in COMMITTED:
+    """Read every committed file of a run and say which are missing, damaged, or what belongs elsewhere."""
+    yield from _damaged_facts(run)
+    for pattern, remedy in (
+        (SNAPSHOT, "nothing here can make it again: its step is left out, unless that is trained or loaded once more"),
+        (SAE, AGAIN),
+        (RESULT, AGAIN),
+    ):
         for record in sorted(run.path.glob(f"{pattern}/{COMMIT}")):
-            if reason := _reason(record.parent):
-                yield Damage(record.parent, reason, repairable=True)
+            if reason := _reason(run, record.parent):
+                yield Damage(record.parent, reason, remedy, repairable=True)
     for path in sorted((run.path / "probes").glob("*.safetensors")):
-        try:
-            load_probe(run, path.stem)
-        except DamagedError as error:
-            yield Damage(path, str(error), repairable=False)
+        if reason := _failure(lambda path=path: load_probe(run, path.stem)):  # type: ignore[misc]
+            yield Damage(path, reason, "restore it from a copy: every snapshot refers to it", repairable=False)
 
 
-def _reason(folder: Path) -> str | None:
+def _damaged_facts(run: RunDirectory) -> Iterator[Damage]:
+    restore, again = "restore it from a copy, or write it as the message says", "the default holds from now on"
+    facts: list[tuple[str, Callable[[RunDirectory], Any], str, bool]] = [
+        ("run.json", lambda run: run.run_id, restore, False),
+        ("settings.json", load_settings, restore, False),
+        ("level.json", load_level, again, True),
+        ("recording.json", load_recording, again, True),
+    ]
+    for name, read, remedy, repairable in facts:
+        if reason := _failure(lambda read=read: read(run)):  # type: ignore[misc]
+            yield Damage(run.path / name, reason, remedy, repairable)
+    for path in sorted((run.path / "snapshots").glob(f"*/{RECORD}")):
+        if reason := _failure(run.branches):
+            yield Damage(path, reason, restore, repairable=False)
+            return
+
+
+def _failure(read: Callable[[], object]) -> str | None:
+    try:
+        read()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def _reason(run: RunDirectory, folder: Path) -> str | None:
     try:
         record = read_commit(folder)
         for name in record["files"]:
-            read_file(folder, name, record)
+            if not (name == FILE and is_pruned(folder)):
+                read_file(folder, name, record)
     except FileNotFoundError:  # a result that a newer one took the place of just now
         return None
     except DamagedError as error:
         return str(error) if is_committed(folder) else None
+    return _misplaced(run, folder, record)
+
+
+def _misplaced(run: RunDirectory, folder: Path, record: dict[str, Any]) -> str | None:
+    """What a folder holds instead of what its name says: two that were swapped are both whole."""
+    try:
+        place = _place(run, folder, record)
+    except (KeyError, ValueError, TypeError):
+        return f"{folder / COMMIT} is damaged: it does not say what it is of"
+    if place != folder:
+        return f"{folder} holds what belongs to {run.relative(place)}"
+    if record.get("probe") and not run.probe(record["probe"]).is_file():
+        return f"{folder} was taken on probe {record['probe'][:8]}, which is missing"
     return None
+
+
+def _place(run: RunDirectory, folder: Path, record: dict[str, Any]) -> Path:
+    site, branch = record["site"], record.get("branch", BRANCH)
+    match folder.relative_to(run.path).parts[0]:
+        case "snapshots":
+            return run.snapshot(site, record["step"], branch)
+        case "saes":
+            name = f"step_{record['step']:08d}.seed{record['seed']}"
+            return run.saes(site, branch) / folder_name(record["arm"]) / name
+    return run.tracking(site, branch) / str(record["inputs"])
 
 
 def set_aside(run: RunDirectory, damage: Damage) -> Path:
@@ -63,9 +123,30 @@ def set_aside(run: RunDirectory, damage: Damage) -> Path:
         ValueError: if the run cannot go on without it.
     """
     if not damage.repairable:
-        raise ValueError(f"{damage.path} cannot be made again: every snapshot of the run refers to it; restore a copy")
+        raise ValueError(f"{damage.path} cannot be made again: {damage.remedy}")
     kept = run.path / "damaged" / f"{run.relative(damage.path)}.{secrets.token_hex(4)}"
     make_folder(kept.parent)
     os.replace(damage.path, kept)
     flush_folder(damage.path.parent)
     return kept
+
+
+def put_back(run: RunDirectory, kept: Path) -> Path | None:
+    """Move what was put aside to where it belongs, where it is whole and nothing is there: two may have been swapped.
+
+    Returns:
+        Where it is now; None where it stays aside.
+    """
+    try:
+        record = read_commit(kept)
+        for name in record["files"]:
+            read_file(kept, name, record)
+        place = _place(run, run.path / kept.relative_to(run.path / "damaged"), record)
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError):
+        return None
+    if place.exists():
+        return None
+    make_folder(place.parent)
+    os.replace(kept, place)
+    flush_folder(place.parent)
+    return place

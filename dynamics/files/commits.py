@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from dynamics.files.atomic import make_folder, write_bytes, write_json
+from dynamics.files.atomic import make_folder, write_bytes
+from dynamics.files.sealed import unsealed, write_sealed
 
 COMMIT = "commit.json"
 WAY_OUT = "restore it from a copy, or remove its folder: `dynamics analyze` makes SAEs and results again"
@@ -28,7 +28,7 @@ def commit(folder: Path, record: dict[str, Any], files: dict[str, bytes]) -> Non
     for name, data in files.items():
         write_bytes(folder / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    write_json(folder / COMMIT, {**record, "files": digests})
+    write_sealed(folder / COMMIT, {**record, "files": digests})
 
 
 def is_committed(folder: Path) -> bool:
@@ -53,12 +53,12 @@ def parse_commit(folder: Path, data: bytes) -> dict[str, Any]:
         DamagedError: if the record does not parse.
     """
     try:
-        record = json.loads(data)
+        record = unsealed(data)
         if not isinstance(record["files"], dict):
             raise TypeError
     except (ValueError, KeyError, TypeError):
         raise DamagedError(f"{folder / COMMIT} is damaged: it is no commit record; {WAY_OUT}") from None
-    return dict(record)
+    return record
 
 
 def read_file(folder: Path, name: str, record: dict[str, Any] | None = None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from dynamics.files.atomic import lock, make_folder, write_bytes, write_json
+from dynamics.files.atomic import lock, make_folder, write_bytes
 from dynamics.files.branches import RECORD, Branch, Timeline, read_branch
 from dynamics.files.commits import is_committed
+from dynamics.files.sealed import unsealed, write_sealed
 
 FORMAT = 1
 """Version of the layout of a run directory."""
@@ -77,7 +77,7 @@ class RunDirectory:
     def _settle(self) -> None:
         with lock(self.locks / "create.lock"):
             if not self._settled.is_file():
-                write_json(self._settled, {"format": FORMAT, "run_id": uuid.uuid4().hex})
+                write_sealed(self._settled, {"format": FORMAT, "run_id": uuid.uuid4().hex})
         for folder in (self.path, self.snapshots(), self.path / "probes"):
             make_folder(folder)
             write_bytes(folder / ".writable", b"")
@@ -85,7 +85,7 @@ class RunDirectory:
 
     def _identity(self) -> dict[str, Any]:
         try:
-            identity = json.loads(self._settled.read_bytes())
+            identity = unsealed(self._settled.read_bytes())
             return {"format": int(identity["format"]), "run_id": str(identity["run_id"])}
         except (ValueError, KeyError, TypeError):
             raise RuntimeError(
@@ -177,7 +177,7 @@ class RunDirectory:
             numbers = (int(name) for folder in _folders(self.path / "snapshots") if (name := folder.name[1:]).isdigit())
             branch = f"b{max(numbers, default=0) + 1}"
             make_folder(self.snapshots(branch))
-            write_json(self.snapshots(branch) / RECORD, {"parent": parent, "fork": fork})
+            write_sealed(self.snapshots(branch) / RECORD, {"parent": parent, "fork": fork})
         return self.timeline(branch)
 
     def relative(self, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -13,10 +12,11 @@ from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
-from dynamics.files.atomic import lock, write_json
+from dynamics.files.atomic import lock
 from dynamics.files.commits import DamagedError
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.saes import sae_records
+from dynamics.files.sealed import unsealed, write_sealed
 from dynamics.sae.config import SaeConfig
 
 _PATIENCE = 10.0
@@ -36,7 +36,7 @@ def write_settings(run: RunDirectory, config: SaeConfig) -> None:
         if known == config:
             return
         if known is None or not _trained(run):
-            write_json(run.path / "settings.json", asdict(config))
+            write_sealed(run.path / "settings.json", asdict(config))
             return
     old, new = asdict(known), asdict(config)
     differences = ", ".join(
@@ -97,7 +97,7 @@ def write_level(run: RunDirectory, fdr: float) -> None:
         ValueError: if it is not in (0, 1).
     """
     require_level(fdr)
-    write_json(run.path / "level.json", {"fdr": fdr})
+    write_sealed(run.path / "level.json", {"fdr": fdr})
 
 
 def require_level(fdr: float) -> None:
@@ -108,7 +108,7 @@ def require_level(fdr: float) -> None:
 
 def load_level(run: RunDirectory) -> float:
     """The published false-discovery rate."""
-    content = _read(run.path / "level.json")
+    content = _read(run.path / "level.json", "fdr")
     return LEVEL if content is None else float(content["fdr"])
 
 
@@ -138,19 +138,22 @@ def _recorded_by(run: RunDirectory) -> str:
 
 def write_recording(run: RunDirectory, *, closed: bool) -> None:
     """Mark whether more snapshots are to come."""
-    write_json(run.path / "recording.json", {"closed": closed, "by": _here()})
+    write_sealed(run.path / "recording.json", {"closed": closed, "by": _here()})
 
 
 def load_recording(run: RunDirectory) -> bool | None:
     """True where a recorder has closed the run, False while it records (or died), None where none ever did."""
-    content = _read(run.path / "recording.json")
+    content = _read(run.path / "recording.json", "closed")
     return None if content is None else bool(content["closed"])
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, *wanted: str) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(path.read_bytes()))
+        content = unsealed(path.read_bytes())
+        if missing := [name for name in wanted if name not in content]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return content
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        raise DamagedError(f"{path} is damaged: it is no JSON object; restore or remove it") from None
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged ({error}); restore or remove it") from None

@@ -15,9 +15,11 @@ from torch import Tensor
 from dynamics.files.branches import END, Part
 from dynamics.files.commits import DamagedError, commit, is_committed, read_commit, read_file
 from dynamics.files.layout import BRANCH, RunDirectory, folder_name, step_of
+from dynamics.files.sealed import write_sealed
 from dynamics.files.tensors import parse_tensors, tensor_bytes
 
 FILE = "activations.safetensors"
+PRUNED = "pruned.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -43,6 +45,8 @@ class SnapshotRecord:
     d_in: int = 0
     path: str = ""
     """The file of activations, from the run directory."""
+    pruned: bool = False
+    """Whether that file was removed on request, once nothing needed it any more."""
 
 
 def write_snapshot(
@@ -69,7 +73,7 @@ def write_snapshot(
     if is_committed(folder):
         return _same(folder, record, data)
     facts = asdict(record)
-    del facts["path"]
+    del facts["path"], facts["pruned"]
     commit(folder, facts, {FILE: data})
     return record
 
@@ -116,7 +120,10 @@ def _of_parts(run: RunDirectory, site: str, parts: Iterable[Part]) -> list[Snaps
         for folder in run.snapshots(part.branch).glob(f"step_*/{folder_name(site)}")
         if step_of(folder.parent) in part and is_committed(folder)
     ]
-    records = [_record(read_commit(folder), run.relative(folder / FILE)) for folder in folders]
+    records = [
+        replace(_record(read_commit(folder), run.relative(folder / FILE)), pruned=is_pruned(folder))
+        for folder in folders
+    ]
     return sorted(records, key=lambda record: record.step)
 
 
@@ -133,8 +140,24 @@ def load_activations(run: RunDirectory, record: SnapshotRecord) -> Float[Tensor,
 
     Raises:
         FileNotFoundError: if the snapshot is not there.
-        DamagedError: if its file is missing or damaged.
+        DamagedError: if its file is missing, damaged or pruned.
     """
     path = run.path / record.path
+    if is_pruned(path.parent):
+        raise DamagedError(f"{path} was pruned: what was made of it is kept, and it cannot be analysed anew")
     tensors, _ = parse_tensors(read_file(path.parent, path.name), str(path))
     return tensors["activations"].float()
+
+
+def prune_activations(run: RunDirectory, record: SnapshotRecord) -> int:
+    """Remove the activations of a snapshot for good, leaving a record that says so. Returns the bytes that it freed."""
+    path = run.path / record.path
+    write_sealed(path.parent / PRUNED, {"removed": [FILE]})  # first: killed in between, it is known what was meant
+    size = path.stat().st_size if path.exists() else 0
+    path.unlink(missing_ok=True)
+    return size
+
+
+def is_pruned(folder: Path) -> bool:
+    """Whether the activations of a snapshot were removed on request."""
+    return (folder / PRUNED).is_file()

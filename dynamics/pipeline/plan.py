@@ -45,6 +45,11 @@ class SiteState:
         return self.timeline.branch
 
     @property
+    def pruned(self) -> bool:
+        """Whether activations were removed for good: then nothing more can be made of the site."""
+        return any(record.pruned for record in self.snapshots)
+
+    @property
     def steps(self) -> list[int]:
         return [record.step for record in self.snapshots]
 
@@ -116,6 +121,8 @@ def missing_jobs(run: RunDirectory, *, growing: bool = False) -> list[Job]:
 
 def ready_jobs(run: RunDirectory, state: SiteState, growing: bool = False) -> list[Job]:
     """The jobs of one site that could be done now."""
+    if state.pruned:
+        return []
     jobs = (*_ready_fits(state), *_due_tracking(run, state, growing))
     return [job for job in jobs if job not in state.failed]
 
@@ -123,7 +130,7 @@ def ready_jobs(run: RunDirectory, state: SiteState, growing: bool = False) -> li
 def remaining(run: RunDirectory) -> int:
     """How many jobs the current timeline still wants, those included whose inputs are not there yet."""
     states = [site_state(run, site) for site in run.sites()]
-    return sum(len(open_fits(state)) + _wants_tracking(run, state) for state in states)
+    return sum(len(open_fits(state)) + _wants_tracking(run, state) for state in states if not state.pruned)
 
 
 def open_fits(state: SiteState) -> list[Job]:

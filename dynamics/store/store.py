@@ -8,7 +8,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +19,12 @@ import duckdb
 import pyarrow as pa
 from filelock import BaseFileLock
 
+from dynamics.answers import counted
 from dynamics.files import DamagedError, RunDirectory, load_level, lock
 from dynamics.files.atomic import put_in_place
 from dynamics.files.layout import BRANCH
 from dynamics.store import database
-from dynamics.store.queries import SqlError, connect, query
+from dynamics.store.queries import SqlError, connect, query, sentence
 from dynamics.store.rows import Inventory, StaleError, add_rows, insert
 
 __all__ = ["SqlError", "build", "connect", "publish", "query"]
@@ -105,28 +107,82 @@ def _build(run: RunDirectory, inventory: Inventory, *, aside: bool) -> None:
 
 
 def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: bool = False) -> None:
+    with _private(run) as private:
+        _fill(private, run, inventory, base)
+        if aside:
+            _keep_aside(run.history)
+        put_in_place(private, run.history)
+
+
+@contextmanager
+def _private(run: RunDirectory) -> Iterator[Path]:
+    """The name of a database that nobody else sees; what is left of it at the end is removed."""
     for left in run.path.glob(PRIVATE + "*"):  # by a writer that was killed: we hold the lock
         left.unlink(missing_ok=True)
     private = run.path / f"{PRIVATE}{secrets.token_hex(4)}.duckdb"
     try:
-        if base is None:
-            database.create(private)
-        else:
-            shutil.copyfile(base, private)
-        with database.writer(private) as connection:
-            connection.execute("begin")
-            add_rows(connection, run, inventory)
-            _write_meta(connection, run, inventory)
-            connection.execute("commit")
-            connection.execute("checkpoint history")
-        if aside:
-            _keep_aside(run.history)
-        put_in_place(private, run.history)
+        yield private
     except duckdb.IOException as error:
         raise _full_disk(error, run.history) or error from None
     finally:
         for left in (private, private.with_name(private.name + ".wal")):
             left.unlink(missing_ok=True)
+
+
+def _fill(private: Path, run: RunDirectory, inventory: Inventory, base: Path | None) -> None:
+    if base is None:
+        database.create(private)
+    else:
+        shutil.copyfile(base, private)
+    with database.writer(private) as connection:
+        connection.execute("begin")
+        add_rows(connection, run, inventory)
+        _write_meta(connection, run, inventory)
+        connection.execute("commit")
+        connection.execute("checkpoint history")
+
+
+@database.interruptible()
+def differences(run: RunDirectory) -> list[str]:
+    """What the published rows differ in from those that the files give, a sentence each; none where it is behind.
+
+    Raises:
+        DamagedError: if a committed file is damaged.
+        RuntimeError: if a newer version made the history.
+    """
+    if not run.history.is_file():
+        return []
+    with _writing(run), _private(run) as private:
+        state, inventory = _state(run.history), Inventory.of(run)
+        if state is None:
+            return [f"{run.history} is damaged, or was made by another version"]
+        if state != _wanted(run, inventory):
+            return []
+        _fill(private, run, inventory, None)
+        wanted = table_digests(private)
+        try:
+            found = table_digests(run.history)
+        except duckdb.Error as error:
+            return [f"{run.history} is damaged: {sentence(error)}"]
+    return [
+        f"{run.history} is damaged: table {name} has {counted(found[name][0], 'row')}, the files give {rows}"
+        + (", others" if found[name][0] == rows else "")
+        for name, (rows, digest) in wanted.items()
+        if found[name] != (rows, digest)
+    ]
+
+
+def table_digests(path: Path) -> dict[str, tuple[int, int]]:
+    """Of each table the number of its rows and a digest of them, in whatever order; but for what tells the time."""
+    with database.reader(path) as connection:
+        names = connection.execute("select table_name from duckdb_tables() where schema_name = 'raw' order by all")
+        digest = "select count(*), coalesce(sum(hash(t::varchar)::hugeint), 0) from raw.{} t {}"
+        return {
+            name: connection.execute(
+                digest.format(name, "where key not in ('published_at', 'duckdb')" if name == "meta" else "")
+            ).fetchall()[0]
+            for (name,) in names.fetchall()
+        }
 
 
 def _full_disk(error: duckdb.IOException, history: Path) -> OSError | None:
