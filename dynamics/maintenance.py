@@ -15,7 +15,7 @@ from dynamics.files.saes import sae_records
 from dynamics.files.settings import only_recorder
 from dynamics.files.snapshots import snapshots
 from dynamics.pipeline.plan import remaining
-from dynamics.store.store import build, differences
+from dynamics.store.store import build, differences, publish
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,18 @@ def _inconsistent(run: RunDirectory) -> Iterator[Finding]:
 
 
 def repair(run: RunDirectory) -> Iterator[Finding]:
-    """Move what is damaged into the folder ``damaged``, so that it can be made again, and make the database anew."""
+    """Move what is damaged into the folder ``damaged``, so that it can be made again, and make the database anew.
+
+    Interrupted, it can be run again.
+    """
     broken = list(damages(run))
     aside = {damage.path: set_aside(run, damage) for damage in broken if damage.repairable}
-    back = {path: put_back(run, kept) for path, kept in aside.items()}
+    back = dict(put_back(run))
     for damage in broken:
-        yield _repaired(damage, aside.get(damage.path), back.get(damage.path))
-    if not all(damage.repairable for damage in broken):
-        return
-    differing = differences(run)
-    for fact in differing:
-        yield Finding(fact, "made anew from the files", settled=True)
-    if broken or differing:
-        build(run)
+        kept = aside.get(damage.path)
+        yield _repaired(damage, kept, back.get(kept) if kept else None)
+    if len(aside) == len(broken):
+        yield from _renewed(run)
 
 
 def _repaired(damage: Damage, kept: Path | None, place: Path | None) -> Finding:
@@ -65,6 +64,17 @@ def _repaired(damage: Damage, kept: Path | None, place: Path | None) -> Finding:
         return Finding(damage.reason, damage.remedy)
     moved = f"is back at {place}" if place else f"moved to {kept}; {damage.remedy}"
     return Finding(damage.reason, moved, settled=True)
+
+
+def _renewed(run: RunDirectory) -> Iterator[Finding]:
+    """The database as the files are now."""
+    differing = differences(run)
+    if differing:
+        build(run)
+    elif run.history.is_file():
+        publish(run)
+    for fact in differing:
+        yield Finding(fact, "made anew from the files", settled=True)
 
 
 def prune(run: RunDirectory) -> int:

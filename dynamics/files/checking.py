@@ -131,12 +131,22 @@ def set_aside(run: RunDirectory, damage: Damage) -> Path:
     return kept
 
 
-def put_back(run: RunDirectory, kept: Path) -> Path | None:
-    """Move what was put aside to where it belongs, where it is whole and nothing is there: two may have been swapped.
+def put_back(run: RunDirectory) -> Iterator[tuple[Path, Path]]:
+    """Move what was put aside to where it belongs, where it is whole and nothing is there: folders had been swapped.
 
-    Returns:
-        Where it is now; None where it stays aside.
+    Yields:
+        Where it was put aside, and where it is now.
     """
+    for kept in sorted(path.parent for path in (run.path / "damaged").rglob(COMMIT)):
+        place = _free_place(run, kept)
+        if place is not None:
+            make_folder(place.parent)
+            os.replace(kept, place)
+            flush_folder(place.parent)
+            yield kept, place
+
+
+def _free_place(run: RunDirectory, kept: Path) -> Path | None:
     try:
         record = read_commit(kept)
         for name in record["files"]:
@@ -144,9 +154,4 @@ def put_back(run: RunDirectory, kept: Path) -> Path | None:
         place = _place(run, run.path / kept.relative_to(run.path / "damaged"), record)
     except (RuntimeError, OSError, KeyError, ValueError, TypeError):
         return None
-    if place.exists():
-        return None
-    make_folder(place.parent)
-    os.replace(kept, place)
-    flush_folder(place.parent)
-    return place
+    return None if place.exists() else place
