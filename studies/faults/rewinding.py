@@ -34,16 +34,21 @@ class Trail:
     def step(self) -> int:
         return len(self.weights) - 1
 
+    @property
+    def looks(self) -> list[tuple[int, float]]:
+        """The steps that a recorder looks at, with the weight."""
+        return [(step, weight) for step, weight in enumerate(self.weights) if step % EACH == 0]
+
     def after(self, luck: int) -> Trail:
         """One step on; with the same luck it is the same step again."""
         return Trail((*self.weights, float((self.weights[-1] * 31 + luck * 7 + 1) % 65521)))
 
-    def until(self, step: int) -> Trail:
-        return Trail(self.weights[: step + 1])
-
 
 class Rewinding(RuleBasedStateMachine):
     """A training with a recorder, its checkpoints, and everything that was acknowledged."""
+
+    total = 0
+    """Snapshots that all of them together were told were taken."""
 
     @initialize()
     def begin(self) -> None:
@@ -71,6 +76,7 @@ class Rewinding(RuleBasedStateMachine):
         layer.weight.data.fill_(self.trail.weights[-1])
         self.taken = self.recorder.step(nn.Sequential(layer), self.trail.step)
         if self.taken:
+            Rewinding.total += 1
             self.acknowledged.add((self.trail.step, self.trail.weights[-1]))
 
     @rule(steps=STEPS, luck=LUCK)
@@ -98,7 +104,7 @@ class Rewinding(RuleBasedStateMachine):
         return [
             trail
             for trail in self.saved
-            if trail.step % EACH == 0 or all(trail.weights[s] == w for s, w in current if s <= trail.step)
+            if trail.step % EACH == 0 or [seen for seen in current if seen[0] <= trail.step] == trail.looks
         ]
 
     def _run(self) -> RunDirectory:
@@ -124,8 +130,7 @@ class Rewinding(RuleBasedStateMachine):
         """After a snapshot it is the past of the training that took it, complete."""
         if not getattr(self, "taken", False):
             return
-        wanted = [(step, w) for step, w in enumerate(self.trail.weights) if step % EACH == 0]
-        assert self._timeline() == wanted
+        assert self._timeline() == self.trail.looks
 
     def teardown(self) -> None:
         """Removes the directory."""
