@@ -29,6 +29,7 @@ test: check
 
 faults: $(VENV)/.installed
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m studies.faults
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -W ignore tests/undisturbed/failpoints.py 1
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

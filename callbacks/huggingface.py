@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dynamics.faults import Faults
 from dynamics.recorder import SAE, Recorder
 from dynamics.sae.config import SaeConfig
 
 from .arguments import named, probe_of, schedule_of
+from .guard import guarded
 
 
 class FeatureTracker(TrainerCallback):
@@ -44,6 +46,7 @@ class FeatureTracker(TrainerCallback):
             "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
+        self.faults = Faults(on_error == "raise")
 
     @property
     def recorder(self) -> Recorder | None:
@@ -73,11 +76,13 @@ class FeatureTracker(TrainerCallback):
         self._recorder.prepare(kwargs["model"], until=state.max_steps if state.max_steps > 0 else None)
         self._look(args, state, control, **kwargs)
 
+    @guarded
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Looks where a scheduled step was passed; where its loss is about to be logged, when that is done."""
         if not control.should_log:
             self._look(args, state, control, **kwargs)
 
+    @guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Looks where a scheduled step was passed: nothing was trained since the end of the step."""
         self._look(args, state, control, **kwargs)
@@ -88,6 +93,7 @@ class FeatureTracker(TrainerCallback):
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
 
+    @guarded
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

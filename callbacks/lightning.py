@@ -11,10 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from dynamics.capture.batches import count_examples
+from dynamics.faults import Faults
 from dynamics.recorder import SAE, Recorder
 from dynamics.sae.config import SaeConfig
 
 from .arguments import named, probe_of, schedule_of
+from .guard import guarded
 from .scalars import Scalars
 
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
@@ -57,11 +59,13 @@ class FeatureTracker(Callback):
         self._recorder: Recorder | None = None
         self._scalars: Scalars | None = None
         self._samples = 0
+        self._state_key = self._generate_state_key(run=self._run, sites=sites)
+        self.faults = Faults(on_error == "raise")
 
     @property
     def state_key(self) -> str:
         """Differs between two trackers of one trainer, so that a checkpoint keeps both."""
-        return self._generate_state_key(run=self._run, sites=self._settings["sites"])
+        return self._state_key
 
     @property
     def recorder(self) -> Recorder | None:
@@ -89,6 +93,7 @@ class FeatureTracker(Callback):
         self._scalars = Scalars(self._run)
         self._step(trainer, pl_module, None)
 
+    @guarded
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Looks where a scheduled step was passed: the number repeats while gradients accumulate."""
         if self._recorder is not None:
@@ -114,14 +119,17 @@ class FeatureTracker(Callback):
             samples=self._samples,
         )
 
+    @guarded
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Says that no more will come: what is left is analysed in the background."""
         self._close(drain=True)
 
+    @guarded
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Training died: the worker stops after the job in hand."""
         self._close(drain=False)
 
+    @guarded
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Closes what neither an end nor an exception has closed."""
         self._close(drain=False)
@@ -131,10 +139,12 @@ class FeatureTracker(Callback):
         if recorder is not None:
             recorder.close(drain=drain)
 
+    @guarded
     def state_dict(self) -> dict[str, Any]:
         """Plain values only: anything else breaks a resume that loads weights alone."""
         return {"samples": self._samples}
 
+    @guarded
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting examples where the checkpoint was."""
         self._samples = int(state_dict.get("samples", 0))

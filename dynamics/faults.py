@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from pathlib import Path
 
 log = logging.getLogger("dynamics")
 
@@ -32,6 +33,11 @@ class Faults:
         self.counts[kind] += 1
         if self.counts[kind] == 1:
             self.warn(f"{what} skipped ({kind}: {error}); training goes on, {self.counts.total()} skipped so far")
+
+    def sum_up(self, run: Path) -> None:
+        """Says at the end how much was skipped, if anything was."""
+        if self.counts:
+            log.warning("skipped in %s: %s", run, ", ".join(f"{n} × {kind}" for kind, n in self.counts.items()))
 
     def warn(self, message: str) -> None:
         """Says it once, as a warning."""

@@ -211,27 +211,36 @@ class Recorder:
                 if the run begins with other weights at that step: it is of another training.
         """
         if not self._begun:
-            step = _whole(step)
-        self.prepare(model)
-        if _rank() > 0:
-            return False
-        if not self._begun:
-            self._begin(unwrapped(model), operator.index(step))
-            self._begun = True
+            self._begin(model, _whole(step))
         try:
-            step = _whole(step)
-            if not self._is_due(model, step):
-                return False
-            with aside():
-                passed = None if epoch is None else float(epoch)
-                facts = SnapshotRecord(site="", step=step, probe="", epoch=passed, samples=samples)
-                return self._take(unwrapped(model), facts, loss)
+            return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
 
+    def _look(
+        self,
+        model: nn.Module,
+        step: Any,
+        facts: SnapshotRecord,
+        loss: float | int | Tensor | None,
+        epoch: float | int | None,
+    ) -> bool:
+        number = _whole(step)
+        if self._engine is None or not self._is_due(model, number):
+            return False
+        with aside():
+            facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
+            return self._take(unwrapped(model), facts, loss)
+
     def _begin(self, model: nn.Module, step: int) -> None:
         """Raises ValueError where the run began with other weights: it is of another training."""
+        self.prepare(model)
+        if self._engine is not None:
+            self._find_position(unwrapped(model), step)
+        self._begun = True
+
+    def _find_position(self, model: nn.Module, step: int) -> None:
         try:
             weights = fingerprint(model)
         except Exception:
@@ -309,16 +318,20 @@ class Recorder:
             return
         self._closed = True
         try:
+            self._end(wait, drain)
+            self._faults.sum_up(self.run)
+        except Exception as error:
+            self._faults.skip(error, "closing the run")
+
+    def _end(self, wait: bool, drain: bool) -> None:
+        assert self._engine is not None
+        try:
             with aside():
                 write_recording(self._directory, closed=True)
                 line = self._engine.close(wait=wait) if drain else self._engine.abandon()
             log.info("%s", line)
-        except Exception as error:
-            self._faults.skip(error, "closing the run")
         finally:
             self._let_go()
-        if self.skipped:
-            log.warning("skipped in %s: %s", self.run, ", ".join(f"{n} × {kind}" for kind, n in self.skipped.items()))
 
     def _let_go(self) -> None:
         """Lets others record the run."""
@@ -331,7 +344,10 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(drain=kind is None)
+        try:
+            self.close(drain=kind is None)
+        except Exception as fault:
+            self._faults.skip(fault, "closing the run")
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_the_status_says_what_was_overtaken(tmp_path: Path) -> None:
 def test_two_recorders_of_one_run_are_refused(tmp_path: Path) -> None:
     first, second = recorder_of(tmp_path), recorder_of(tmp_path)
     first.step(model_of(1.0), 0)
-    with pytest.raises(RuntimeError, match=r"by this process already: close\(\) the other Recorder"):
+    with pytest.raises(RuntimeError, match=r"in this process already: close\(\) the other Recorder, or give all"):
         second.step(model_of(1.0), 0)
     first.close()
     assert second.step(model_of(2.0), 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -118,14 +119,23 @@ def only_recorder(run: RunDirectory) -> BaseFileLock:
     Raises:
         RuntimeError: if another recorder holds it.
     """
-    held = lock(run.locks / "recording.lock", timeout=_PATIENCE)
+    held = lock(run.locks / "recording.lock", timeout=0.0 if _recorded_by(run) == _here() else _PATIENCE)
     try:
-        held.acquire(timeout=0 if _recorded_by(run) == _here() else None)
+        held.acquire()
     except Timeout:
-        by = _recorded_by(run)
-        who = "by this process already: close() the other Recorder" if by == _here() else f"by {by}: wait for its end"
-        raise RuntimeError(f"{run.path} is being recorded {who}, or name another directory") from None
+        gc.collect()  # a recorder in this process that nobody has any more, but for a cycle of references
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            raise RuntimeError(f"{run.path} is being recorded {_reproach(run)}") from None
     return held
+
+
+def _reproach(run: RunDirectory) -> str:
+    by = _recorded_by(run)
+    if by == _here():
+        return "in this process already: close() the other Recorder, or give all sites to one"
+    return f"by {by}: wait for its end, or name another directory"
 
 
 def _here() -> str:

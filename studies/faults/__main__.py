@@ -69,7 +69,8 @@ def _lines(folder: Path, options: argparse.Namespace) -> Iterable[Line]:
         wrong = tuple(f"{t.fault.name} at call {t.call}: {'; '.join(t.wrong)}" for t in tried if t.wrong)
         name = f"every {options.every}. call fails: {case.name}" if options.every > 1 else f"each call: {case.name}"
         yield _line(name, len(tried), sum(t.acknowledged for t in tried), wrong)
-    yield _killed(folder, options)
+    if options.kills:
+        yield _killed(folder, options)
     yield _damaged(folder, options)
     if (filled := fill()) is not None:
         yield _line("disk full for a while", 1, filled.acknowledged, filled.wrong)

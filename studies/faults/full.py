@@ -19,7 +19,7 @@ from dynamics.schedule import every
 from studies.faults.cases import SAE, model_at, probe
 from studies.faults.injection import in_a_child
 
-SIZE = 4_000_000
+SIZE = 24_000_000
 STEPS = range(60)
 FULL = range(20, 40)
 """Steps during which there is no room."""
