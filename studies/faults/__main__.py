@@ -1,6 +1,6 @@
 """Breaks runs in every way, and prints what became of them.
 
-    python -m studies.faults [--every 1] [--kills 200] [--damages 2000] [--sequences 10000] [--seed 0]
+    python -m studies.faults [--every 1] [--kills 200] [--damages 2000] [--sequences 2000] [--seed 0]
 
 Takes Linux and a C compiler; a small disk to fill takes the right to mount one. Each case ends with `dynamics fsck` and
 a comparison with what was acknowledged and with a run to which nothing happened. Exit code 1 where anything was lost.
@@ -125,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="fail every n-th call only; 0: none")
     parser.add_argument("--kills", type=int, default=200, help="lives of a training")
     parser.add_argument("--damages", type=int, default=2000)
-    parser.add_argument("--sequences", type=int, default=10_000)
+    parser.add_argument("--sequences", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
