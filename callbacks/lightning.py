@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,8 @@ class FeatureTracker(Callback):
     """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 only, from before the first step on.
 
     It runs in trainers of ``lightning.pytorch`` and ``pytorch_lightning``, whose classes differ, hence ``Any`` below.
-    Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing. While
+    Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing, nor do the
+    searches for a learning rate or a batch size; ``fast_dev_run`` checks the configuration and keeps nothing. While
     training goes on, what becomes known of earlier checkpoints (live, dead, births, deaths, drift beyond the null, FVU)
     goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it.
     """
@@ -58,6 +60,7 @@ class FeatureTracker(Callback):
         }  # fmt: skip
         self._recorder: Recorder | None = None
         self._scalars: Scalars | None = None
+        self._rehearsal: TemporaryDirectory[str] | None = None
         self._samples = 0
         self._state_key = self._generate_state_key(run=self._run, sites=sites)
         self.faults = Faults(on_error == "raise")
@@ -83,15 +86,22 @@ class FeatureTracker(Callback):
             return
         self._close(drain=False)
         self._recorder = Recorder(
-            self._run,
+            self._directory(bool(trainer.fast_dev_run)),
             probe=probe_of(self._probe),
             forward=named(self._forward),
             schedule=schedule_of(self._schedule),
             **self._settings,
         )
         self._recorder.prepare(pl_module, until=_last_step(trainer))
-        self._scalars = Scalars(self._run)
+        self._scalars = Scalars(str(self._recorder.run))
         self._step(trainer, pl_module, None)
+
+    def _directory(self, rehearsal: bool) -> str:
+        """A rehearsal of one batch finds mistakes too, but is no training: it leaves nothing in the run directory."""
+        if not rehearsal:
+            return self._run
+        self._rehearsal = TemporaryDirectory(prefix="dynamics-", ignore_cleanup_errors=True)
+        return self._rehearsal.name
 
     @guarded
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -137,7 +147,10 @@ class FeatureTracker(Callback):
     def _close(self, *, drain: bool) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
-            recorder.close(drain=drain)
+            recorder.close(drain=drain and self._rehearsal is None)
+        if self._rehearsal is not None:
+            self._rehearsal.cleanup()
+            self._rehearsal = None
 
     @guarded
     def state_dict(self) -> dict[str, Any]:

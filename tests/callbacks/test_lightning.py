@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
     pytest.mark.filterwarnings("ignore:No seed found"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
 PROBE = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
@@ -34,6 +35,7 @@ def forward(module: Any, batch: Tensor) -> Tensor:
 class Module(pl.LightningModule):  # type: ignore[misc,name-defined]
     def __init__(self) -> None:
         super().__init__()
+        self.rate = 0.01
         self.net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ class Module(pl.LightningModule):  # type: ignore[misc,name-defined]
         return self(batch[0]).square().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01)
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
 
     def train_dataloader(self) -> Any:
         return DataLoader(TensorDataset(torch.randn(40, 4)), batch_size=4)
@@ -180,6 +182,43 @@ def keeping_quiet(fail: Callable[..., None]) -> Callable[..., None]:
     return prepared
 
 
+def test_a_rehearsal_finds_mistakes_and_keeps_nothing(tmp_path: Path) -> None:
+    trainer_of(tmp_path, tracker_of(tmp_path), fast_dev_run=True).fit(Module())
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="no module matches"):
+        trainer_of(tmp_path, tracker_of(tmp_path, sites="nowhere"), fast_dev_run=True).fit(Module())
+
+
+def test_a_search_for_a_learning_rate_is_not_recorded(tmp_path: Path) -> None:
+    module = Module()
+    trainer = trainer_of(tmp_path, tracker_of(tmp_path))
+    pl.tuner.Tuner(trainer).lr_find(module, num_training=5, attr_name="rate", update_attr=False)
+    assert not (tmp_path / "run").exists()
+    trainer.fit(module)
+    assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
+
+
+def test_a_training_that_is_interrupted_keeps_its_snapshots_and_goes_on(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, tracker_of(tmp_path), Ends(KeyboardInterrupt()))
+    with pytest.raises(SystemExit):
+        trainer.fit(Module())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer_of(tmp_path, tracker_of(tmp_path)).fit(Module(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
+
+
+def test_a_training_resumed_from_an_earlier_checkpoint_is_recorded_in_a_branch(tmp_path: Path) -> None:
+    saved = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    trainer_of(tmp_path, tracker_of(tmp_path), saved, enable_checkpointing=True).fit(Module())
+    checkpoint = tmp_path / "step=4.ckpt"
+    trainer_of(tmp_path, tracker_of(tmp_path)).fit(Module(), ckpt_path=checkpoint, weights_only=True)
+    assert [(record.branch, record.step) for record in records(tmp_path)] == [
+        *(("b0", step) for step in (0, 3)),
+        *(("b1", step) for step in (6, 9)),
+    ]
+    assert [record.step for record in snapshots(RunDirectory.open(tmp_path / "run"), "net.0", "b0")] == [0, 3, 6, 9]
+
+
 def test_the_other_package_name_runs_the_callback_too(tmp_path: Path) -> None:
     other = pytest.importorskip("pytorch_lightning")
 
@@ -192,7 +231,11 @@ def test_the_other_package_name_runs_the_callback_too(tmp_path: Path) -> None:
         callbacks=[tracker_of(tmp_path)], max_steps=4, logger=False, enable_progress_bar=False, accelerator="cpu",
         enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    Other.__init__ = lambda self: (other.LightningModule.__init__(self), setattr(self, "net", Module().net))[0]
+    Other.__init__ = lambda self: (
+        other.LightningModule.__init__(self),
+        vars(self).update(rate=0.01),
+        setattr(self, "net", Module().net),
+    )[0]
     trainer.fit(Other())
     assert [record.step for record in records(tmp_path)] == [0, 3]
 
