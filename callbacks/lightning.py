@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynamics.capture.batches import count_examples
 from dynamics.faults import Faults
+from dynamics.position import Place
 from dynamics.recorder import SAE, Recorder
 from dynamics.sae.config import SaeConfig
 
@@ -62,6 +63,8 @@ class FeatureTracker(Callback):
         self._scalars: Scalars | None = None
         self._rehearsal: TemporaryDirectory[str] | None = None
         self._samples = 0
+        self._place: Place | None = None
+        self._left: Place = ("", -1)
         self._state_key = self._generate_state_key(run=self._run, sites=sites)
         self.faults = Faults(on_error == "raise")
 
@@ -92,6 +95,9 @@ class FeatureTracker(Callback):
             schedule=schedule_of(self._schedule),
             **self._settings,
         )
+        if self._place is not None:
+            self._recorder.resume(self._place)
+            self._place = None
         self._recorder.prepare(pl_module, until=_last_step(trainer))
         self._scalars = Scalars(str(self._recorder.run))
         self._step(trainer, pl_module, None)
@@ -147,6 +153,7 @@ class FeatureTracker(Callback):
     def _close(self, *, drain: bool) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
+            self._left = recorder.place
             recorder.close(drain=drain and self._rehearsal is None)
         if self._rehearsal is not None:
             self._rehearsal.cleanup()
@@ -155,12 +162,14 @@ class FeatureTracker(Callback):
     @guarded
     def state_dict(self) -> dict[str, Any]:
         """Plain values only: anything else breaks a resume that loads weights alone."""
-        return {"samples": self._samples}
+        branch, step = self._left if self._recorder is None else self._recorder.place
+        return {"samples": self._samples, "branch": branch, "step": step}
 
     @guarded
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting examples where the checkpoint was."""
+        """Goes on where the checkpoint was: with counting examples, and in the branch of the run."""
         self._samples = int(state_dict.get("samples", 0))
+        self._place = str(state_dict.get("branch", "")), int(state_dict.get("step", -1))
 
 
 def _is_scalar(loss: Any) -> bool:

@@ -11,6 +11,7 @@ from dynamics.schedule import Schedule
 
 Weights = str | None
 """Fingerprint of the model; None where none was taken, which passes for any."""
+Place = tuple[str, int]
 Verdict = Literal["repeats", "goes on", "leaves"]
 
 
@@ -43,15 +44,35 @@ class Position:
     def _mark(self, timeline: Timeline, step: int) -> Weights:
         return self._marks.get((timeline.owner(step), step))
 
-    def begin(self, step: int, weights: Weights) -> None:
-        """The training starts, is resumed or goes back to a step: on the newest timeline that has it with its weights.
+    def begin(self, step: int, weights: Weights, place: Place | None = None) -> None:
+        """The training starts, is resumed or goes back to a step.
 
-        Where none has it, on the current one.
+        Args:
+            step: that step.
+            weights: of the model there. Without ``place`` they tell the newest timeline that has the step with them;
+                where none has it, the training is taken to be on the current one.
+            place: where the checkpoint says that the training was, if it does.
         """
-        known = [t for t in self._timelines if weights is not None and self._mark(t, step) == weights]
-        timeline = (known or self._timelines)[-1]
-        self._follow(timeline, max((s for s in self.steps(timeline) if s < step), default=-1))
+        told = place is not None and self._at_place(place)
+        if not told:
+            known = [t for t in self._timelines if weights is not None and self._mark(t, step) == weights]
+            timeline = (known or self._timelines)[-1]
+            self._follow(timeline, max((s for s in self.steps(timeline) if s < step), default=-1))
         self._looked, self._at = self.shared, step
+
+    def _at_place(self, place: Place) -> bool:
+        """Goes where a checkpoint says, unless it speaks of another run."""
+        branch, shared = place
+        timeline = next((t for t in self._timelines if t.branch == branch), None)
+        if timeline is None or (timeline.owner(shared), shared) not in self._marks:
+            return False
+        self._follow(timeline, shared)
+        return True
+
+    @property
+    def place(self) -> Place:
+        """What a checkpoint keeps to know the training again: its branch, and the last recorded step that it has."""
+        return self.timeline.branch, self.shared
 
     def goes_back(self, step: int) -> bool:
         """Whether a step lies before the last one that was given."""

@@ -26,7 +26,7 @@ from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
 from dynamics.files.snapshots import SnapshotRecord, all_snapshots, write_snapshot
-from dynamics.position import Position
+from dynamics.position import Place, Position
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import Schedule, log_spaced
 
@@ -99,6 +99,7 @@ class Recorder:
         self._sites: list[_Site] = []
         self._engine: Engine | None = None
         self._position = Position([self._directory.timeline(BRANCH)], {})
+        self._resumed: Place | None = None
         self._held: BaseFileLock | None = None
         self._begun = False
         self._closed = False
@@ -112,6 +113,18 @@ class Recorder:
     def skipped(self) -> Counter[str]:
         """How many snapshots were not taken, by what went wrong."""
         return self._faults.counts
+
+    @property
+    def place(self) -> Place:
+        """Where the training is in the run, for a checkpoint to keep: a branch, and the last step of it."""
+        return self._position.place
+
+    def resume(self, place: Place) -> None:
+        """Says, before the first step, which ``place`` the checkpoint has kept that training is resumed from.
+
+        Without it the weights tell, but only at a step that is on record.
+        """
+        self._resumed = place
 
     def prepare(self, model: nn.Module, *, until: int | None = None) -> None:
         """Checks everything that can only be checked with the model, by showing it the probe once, and says the size.
@@ -245,7 +258,7 @@ class Recorder:
             weights = fingerprint(model)
         except Exception:
             weights = None  # a model of which no fingerprint can be taken is warned about at its snapshots
-        self._position.begin(step, weights)
+        self._position.begin(step, weights, self._resumed)
         if self._position.is_foreign(step, weights):
             self._let_go()
             raise ValueError(

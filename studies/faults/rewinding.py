@@ -14,6 +14,7 @@ from torch import nn
 
 from dynamics.files import RunDirectory
 from dynamics.files.snapshots import all_snapshots, load_activations, snapshots
+from dynamics.position import Place
 from dynamics.recorder import Recorder
 from dynamics.schedule import every
 
@@ -55,15 +56,17 @@ class Rewinding(RuleBasedStateMachine):
         """A new directory and an untrained model."""
         self.folder = Path(tempfile.mkdtemp(prefix="rewinding-"))
         self.trail = Trail((START,))
-        self.saved = [self.trail]
+        self.saved: list[tuple[Trail, Place | None]] = [(self.trail, None)]
         self.acknowledged: set[tuple[int, float]] = set()
         self.recorder: Recorder | None = None
         self.taken = False
         self._start()
 
-    def _start(self) -> None:
+    def _start(self, place: Place | None = None) -> None:
         self._stop()
         self.recorder = Recorder(self.folder / "run", "0", PROBE, schedule=every(EACH), work="later", on_error="raise")
+        if place is not None:
+            self.recorder.resume(place)
         self._look()
 
     def _stop(self) -> None:
@@ -84,12 +87,20 @@ class Rewinding(RuleBasedStateMachine):
         """Goes on, and saves a checkpoint after every step."""
         for _ in range(steps):
             self.trail = self.trail.after(luck)
-            self.saved.append(self.trail)
             self._look()
+            assert self.recorder is not None
+            self.saved.append((self.trail, self.recorder.place))
+
+    @rule(share=st.floats(0, 1), steps=STEPS, luck=LUCK)
+    def resume(self, share: float, steps: int, luck: int) -> None:
+        """A new process, after a kill, goes on from a checkpoint that says where the training was."""
+        self.trail, place = self.saved[round(share * (len(self.saved) - 1))]
+        self._start(place)
+        self.train(steps, luck)
 
     @rule(share=st.floats(0, 1), killed=st.booleans(), steps=STEPS, luck=LUCK)
-    def resume(self, share: float, killed: bool, steps: int, luck: int) -> None:
-        """Goes on from a checkpoint: a new process after a kill, or the same one, as after a spike of the loss."""
+    def resume_untold(self, share: float, killed: bool, steps: int, luck: int) -> None:
+        """One that does not say; or the same process goes back, as after a spike of the loss."""
         known = self._known()
         before, self.trail = self.trail, known[round(share * (len(known) - 1))]
         if killed or self.trail.step >= before.step:  # that a process jumps ahead is more than it can be seen to do
@@ -103,7 +114,7 @@ class Rewinding(RuleBasedStateMachine):
         current = self._timeline()
         return [
             trail
-            for trail in self.saved
+            for trail, _ in self.saved
             if trail.step % EACH == 0 or [seen for seen in current if seen[0] <= trail.step] == trail.looks
         ]
 

@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
     pytest.mark.filterwarnings("ignore:No seed found"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
 PROBE = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
@@ -97,7 +98,7 @@ def test_two_trackers_of_one_trainer_keep_their_own_state(tmp_path: Path) -> Non
     trainer.fit(Module())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
-    assert [state[tracker.state_key] for tracker in trackers] == [{"samples": 40}] * 2
+    assert [state[tracker.state_key] for tracker in trackers] == [{"samples": 40, "branch": "b0", "step": 9}] * 2
     assert [len(records(tmp_path / name)) for name in ("a", "b")] == [4, 4]
 
 
@@ -217,6 +218,23 @@ def test_a_training_resumed_from_an_earlier_checkpoint_is_recorded_in_a_branch(t
         *(("b1", step) for step in (6, 9)),
     ]
     assert [record.step for record in snapshots(RunDirectory.open(tmp_path / "run"), "net.0", "b0")] == [0, 3, 6, 9]
+
+
+def test_a_checkpoint_between_two_looks_knows_the_superseded_branch_that_it_is_of(tmp_path: Path) -> None:
+    def resumed(checkpoint: str, steps: int) -> Any:
+        trainer = trainer_of(tmp_path, tracker_of(tmp_path), max_steps=steps)
+        trainer.fit(Module(), ckpt_path=tmp_path / checkpoint, weights_only=True)
+        return trainer
+
+    first = trainer_of(tmp_path, tracker_of(tmp_path), max_steps=5)
+    first.fit(Module())
+    first.save_checkpoint(tmp_path / "5 of b0")
+    resumed("5 of b0", 8).save_checkpoint(tmp_path / "8 of b0")
+    resumed("5 of b0", 10)
+    resumed("8 of b0", 10)
+    assert [(r.branch, r.step) for r in records(tmp_path)] == [("b0", 0), ("b0", 3), ("b0", 6), ("b2", 9)]
+    run = RunDirectory.open(tmp_path / "run")
+    assert [(r.branch, r.step) for r in snapshots(run, "net.0", "b1")][-2:] == [("b1", 6), ("b1", 9)]
 
 
 def test_the_other_package_name_runs_the_callback_too(tmp_path: Path) -> None:
