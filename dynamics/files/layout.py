@@ -35,10 +35,15 @@ class RunDirectory:
             NotADirectoryError: if ``path`` is a file.
             PermissionError: if it cannot be written, with the system's reason.
             FileExistsError: if it is a folder with other things in it.
+            ValueError: if no directory can have that name.
             RuntimeError: if a newer version made it.
         """
         run = cls(Path(path).expanduser().absolute())
-        if run.path.is_file():
+        try:
+            taken = run.path.is_file()
+        except OSError as error:  # a name that is too long
+            raise ValueError(f"{str(path)!r} cannot be the name of a directory ({error}); name another") from None
+        if taken:
             raise NotADirectoryError(f"{run.path} is a file; a run is a directory: name one that is empty or new")
         # In this order: another process may make the run between the two looks.
         if _foreign(run.path) and not run._settled.is_file():

@@ -38,6 +38,11 @@ def test_create_names_a_file_in_the_way(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / "run")
 
 
+def test_create_says_that_a_name_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a directory .*File name too long"):
+        RunDirectory.create(tmp_path / ("x" * 300))
+
+
 def test_create_leaves_foreign_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(FileExistsError, match="is not empty and holds no run"):
