@@ -1,6 +1,6 @@
 """Breaks runs in every way, and prints what became of them.
 
-    python -m studies.faults [--every 1] [--kills 200] [--damages 2000] [--sequences 2000] [--seed 0]
+    python -m studies.faults [--every 1] [--only CASE ...] [--kills 200] [--damages 2000] [--sequences 2000] [--seed 0]
 
 Takes Linux and a C compiler; a small disk to fill takes the right to mount one. Each case ends with `dynamics fsck` and
 a comparison with what was acknowledged and with a run to which nothing happened. Exit code 1 where anything was lost.
@@ -64,7 +64,7 @@ def _quick_disk() -> str | None:
 
 
 def _lines(folder: Path, options: argparse.Namespace) -> Iterable[Line]:
-    for case in (case for case in CASES if options.every > 0):
+    for case in (case for case in CASES if options.every > 0 and case.name in (options.only or [case.name])):
         tried = list(sweep(case, folder / case.name, options.every))
         wrong = tuple(f"{t.fault.name} at call {t.call}: {'; '.join(t.wrong)}" for t in tried if t.wrong)
         name = f"every {options.every}. call fails: {case.name}" if options.every > 1 else f"each call: {case.name}"
@@ -123,6 +123,7 @@ def _print(lines: Iterable[Line]) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="fail every n-th call only; 0: none")
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=[case.name for case in CASES])
     parser.add_argument("--kills", type=int, default=200, help="lives of a training")
     parser.add_argument("--damages", type=int, default=2000)
     parser.add_argument("--sequences", type=int, default=2_000)

@@ -39,7 +39,7 @@ def test_create_names_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 def test_create_says_that_a_name_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be the name of a directory .*File name too long"):
+    with pytest.raises(ValueError, match=r"cannot be the name of a directory .*File name too long"):
         RunDirectory.create(tmp_path / ("x" * 300))
 
 
