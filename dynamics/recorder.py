@@ -7,7 +7,7 @@ import operator
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -27,13 +27,14 @@ from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
 from dynamics.files.snapshots import SnapshotRecord, all_snapshots, write_snapshot
 from dynamics.position import Place, Position
+from dynamics.recorded import RecordedSite
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import Schedule, log_spaced
 
 if TYPE_CHECKING:
     from dynamics.engines.engine import Engine
 
-__all__ = ["SAE", "Recorder", "RecorderWarning", "UnusableActivationsError"]
+__all__ = ["SAE", "Recorder", "RecorderWarning"]
 
 SCHEDULE = log_spaced()
 SAE = SaeConfig()
@@ -96,7 +97,7 @@ class Recorder:
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
         self._work = work
         self._faults = Faults(on_error == "raise")
-        self._sites: list[_Site] = []
+        self._sites: list[RecordedSite] = []
         self._engine: Engine | None = None
         self._position = Position([self._directory.timeline(BRANCH)], {})
         self._resumed: Place | None = None
@@ -161,7 +162,7 @@ class Recorder:
         self._held, self._engine = held, made
         self._say_size(until)
 
-    def _prepared(self, model: nn.Module) -> list[_Site]:
+    def _prepared(self, model: nn.Module) -> list[RecordedSite]:
         names = match_sites(site_modules(model), self._patterns)
         readings = read_sites(model, self.probe, names, self._forward)
         sites = [self._site(name, reading) for name, reading in readings.items()]
@@ -171,12 +172,12 @@ class Recorder:
         write_recording(self._directory, closed=False)
         return sites
 
-    def _site(self, name: str, reading: Reading) -> _Site:
+    def _site(self, name: str, reading: Reading) -> RecordedSite:
         self.probe.rows(reading.positions)
         rows, d_in = reading.activations.shape
         self._sae.resolved(d_in)
         records = all_snapshots(self._directory, name)
-        site = _Site(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), {})
+        site = RecordedSite(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), {})
         for record in records:
             site.require_same(record, self.run)
         return replace(site, recorded={(r.branch, r.step): r.fingerprint for r in records})
@@ -303,7 +304,7 @@ class Recorder:
             *(self.run, since, last, old.branch, new.branch),
         )
 
-    def _write(self, site: _Site, reading: Reading, facts: SnapshotRecord) -> bool:
+    def _write(self, site: RecordedSite, reading: Reading, facts: SnapshotRecord) -> bool:
         try:
             site.require_rows(reading)
             write_snapshot(self._directory, replace(facts, site=site.name, probe=site.probe), reading.activations)
@@ -361,48 +362,6 @@ class Recorder:
             self.close(drain=kind is None)
         except Exception as fault:
             self._faults.skip(fault, "closing the run")
-
-
-@dataclass(frozen=True)
-class _Site:
-    """What the rows of a site are, fixed for the whole run."""
-
-    name: str
-    rows: int
-    d_in: int
-    positions: int | None
-    probe: str
-    recorded: dict[tuple[str, int], str | None]
-    """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
-
-    def require_same(self, record: SnapshotRecord, run: Path) -> None:
-        """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
-        if record.pruned:
-            raise ValueError(f"{run} was pruned, so that it cannot be gone on with; name another run directory")
-        if record.probe != self.probe:
-            raise ValueError(
-                f"{run} was recorded with another probe ({record.probe[:8]}, now {self.probe[:8]}), so that features "
-                "before and after could not be compared; give the same probe, text, mask and concepts, or another run"
-            )
-        if record.d_in != self.d_in:
-            raise ValueError(
-                f"site {self.name!r} has width {self.d_in}, but {record.d_in} at step {record.step} of {run}; "
-                "use another run directory"
-            )
-
-    def require_rows(self, reading: Reading) -> None:
-        """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""
-        shape = tuple(reading.activations.shape)
-        if shape != (self.rows, self.d_in) or reading.positions != self.positions:
-            raise UnusableActivationsError(f"activations are {shape}, at the start they were {(self.rows, self.d_in)}")
-        finite = torch.isfinite(reading.activations)
-        if not finite.all():
-            share = 1 - float(finite.float().mean())
-            raise UnusableActivationsError(f"{share:.2%} of the activations are NaN or infinite")
-
-
-class UnusableActivationsError(ValueError):
-    """The activations of one site at one step cannot be used."""
 
 
 def _require_kinds(schedule: Any, sae: Any) -> None:

@@ -1,0 +1,53 @@
+"""What the rows of a site are, fixed for the whole run, and which of its snapshots are on record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dynamics.capture.reading import Reading
+from dynamics.files.snapshots import SnapshotRecord
+
+
+@dataclass(frozen=True)
+class RecordedSite:
+    """What the rows of a site are, fixed for the whole run."""
+
+    name: str
+    rows: int
+    d_in: int
+    positions: int | None
+    probe: str
+    recorded: dict[tuple[str, int], str | None]
+    """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
+
+    def require_same(self, record: SnapshotRecord, run: Path) -> None:
+        """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
+        if record.pruned:
+            raise ValueError(f"{run} was pruned, so that it cannot be gone on with; name another run directory")
+        if record.probe != self.probe:
+            raise ValueError(
+                f"{run} was recorded with another probe ({record.probe[:8]}, now {self.probe[:8]}), so that features "
+                "before and after could not be compared; give the same probe, text, mask and concepts, or another run"
+            )
+        if record.d_in != self.d_in:
+            raise ValueError(
+                f"site {self.name!r} has width {self.d_in}, but {record.d_in} at step {record.step} of {run}; "
+                "use another run directory"
+            )
+
+    def require_rows(self, reading: Reading) -> None:
+        """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""
+        shape = tuple(reading.activations.shape)
+        if shape != (self.rows, self.d_in) or reading.positions != self.positions:
+            raise UnusableActivationsError(f"activations are {shape}, at the start they were {(self.rows, self.d_in)}")
+        finite = torch.isfinite(reading.activations)
+        if not finite.all():
+            share = 1 - float(finite.float().mean())
+            raise UnusableActivationsError(f"{share:.2%} of the activations are NaN or infinite")
+
+
+class UnusableActivationsError(ValueError):
+    """The activations of one site at one step cannot be used."""
