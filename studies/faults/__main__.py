@@ -51,7 +51,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="dynamics-faults-", dir=_quick_disk()))
     torch.set_num_threads(1)
     try:
-        with_shim(folder)
+        folder = with_shim(folder)
         warm_up()
         return _print(_lines(folder, options))
     finally:

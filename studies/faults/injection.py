@@ -46,14 +46,15 @@ class Outcome:
     calls: int = 0
 
 
-def with_shim(folder: Path) -> None:
-    """Starts this very program again with the library loaded, unless it is.
+def with_shim(folder: Path) -> Path:
+    """Starts this very program again with the library loaded, unless it is; gives the folder that the library is in.
 
     Raises:
         RuntimeError: if there is no C compiler or the system is not Linux.
     """
-    if "faults_shim" in os.environ.get("LD_PRELOAD", ""):
-        return
+    if "faults_shim" in (loaded := os.environ.get("LD_PRELOAD", "")):
+        folder.rmdir()
+        return Path(loaded).parent
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
         raise RuntimeError("failing single calls takes Linux and a C compiler (cc, gcc or clang)")
