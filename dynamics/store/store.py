@@ -24,7 +24,8 @@ from dynamics.files import DamagedError, RunDirectory, load_level, lock
 from dynamics.files.atomic import put_in_place
 from dynamics.files.layout import BRANCH
 from dynamics.store import database
-from dynamics.store.queries import SqlError, connect, query, sentence
+from dynamics.store.database import sentence
+from dynamics.store.queries import SqlError, connect, query
 from dynamics.store.rows import Inventory, StaleError, add_rows, insert
 
 __all__ = ["SqlError", "build", "connect", "publish", "query"]

@@ -62,7 +62,7 @@ def with_shim(folder: Path) -> Path:
     command = [compiler, "-shared", "-fPIC", "-O1", "-D_LARGEFILE64_SOURCE", "-o", str(library), str(SHIM), "-ldl"]
     subprocess.run(command, check=True)
     os.environ["LD_PRELOAD"] = str(library)
-    os.execv(sys.executable, [sys.executable, "-m", "studies.faults", *sys.argv[1:]])
+    return os.execv(sys.executable, [sys.executable, "-m", "studies.faults", *sys.argv[1:]])
 
 
 def in_a_child(work: Work, root: Path | None = None, n: int = 0, fault: Fault = Fault.COUNT) -> Outcome:
