@@ -171,7 +171,9 @@ def _shown_on(bar: Any) -> Callable[[int, int], None]:
 def _analyze(commands: Any) -> None:
     p = _command(commands, "analyze", analyze, "do whatever is still missing: fits, links, events, transitions")
     _run_argument(p)
-    p.add_argument("--architecture", metavar="A", help="of the SAEs: topk (default) or relu")
+    p.add_argument(
+        "--architecture", metavar="A", help="of the SAEs: topk (default), batch_topk, matryoshka, jump_relu or relu"
+    )
     p.add_argument("--n-latents", type=int, metavar="N", help="latents of each SAE (default: 8 x width)")
     p.add_argument("--k", type=int, metavar="K", help="latents that may fire on a row (default: min(32, width / 4))")
     p.add_argument("--seed", type=int, metavar="S", help="of everything random (default: 0)")

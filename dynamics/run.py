@@ -86,8 +86,8 @@ class Run:
         """Does whatever is still missing: fits, links, events, transitions. It can be interrupted and run again.
 
         Args:
-            architecture: ``topk`` or ``relu``; of this and the next three, None means what the run has, else the
-                default of :class:`SaeConfig`.
+            architecture: of the SAEs; of this and the next three, None means what the run has, else the default of
+                :class:`SaeConfig`.
             n_latents: latents of each SAE.
             k: latents that may fire on a row.
             seed: of everything random.

@@ -28,7 +28,7 @@ from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.job import Job
 from dynamics.pipeline.plan import missing_jobs, null_span, null_starts, remaining, site_state
 from dynamics.pipeline.status import site_statuses
-from dynamics.sae.config import SaeConfig
+from dynamics.sae.config import Architecture, SaeConfig
 from dynamics.sae.training import initial
 from tests.small_runs import D_IN, FEATURES, SMALL, MakeRun, activations, add_snapshot
 
@@ -130,12 +130,13 @@ def test_a_null_chain_that_grew_with_the_run_is_as_if_made_at_once(make_run: Mak
     assert sae_records(grown, SITE, "null") == nulls
 
 
-def imported(run: RunDirectory, step: int, n_latents: int, architecture: str = "topk") -> None:
-    """An SAE made elsewhere at a step, of another form than the run's settings say."""
-    sae = initial(activations(step), SaeConfig(n_latents=n_latents, k=3), torch.Generator().manual_seed(step))
+def imported(run: RunDirectory, step: int, n_latents: int, architecture: Architecture = "topk") -> None:
+    """An SAE made elsewhere at a step, of another form than the run's settings say; of its k, only TopK's is known."""
+    config = SaeConfig(architecture=architecture, n_latents=n_latents, k=3)
+    sae = initial(activations(step), config, torch.Generator().manual_seed(step))
     latents = latents_table(sae.encode_sparse(activations(step)))
-    facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True}
-    record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, k=3, **facts)
+    facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True, "k": 3 if architecture == "topk" else None}
+    record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, **facts)
     write_sae(run, record, sae.tensors(), latents)
 
 
@@ -168,15 +169,17 @@ def test_what_is_trained_beside_imported_saes_has_their_form(make_run: MakeRun) 
     }
 
 
-def test_imported_saes_that_cannot_be_trained_have_no_null_and_that_is_no_error(make_run: MakeRun) -> None:
+def test_a_null_of_imported_saes_with_thresholds_has_their_form_and_sparsity(make_run: MakeRun) -> None:
     run = make_run(4)
     for step in (0, 10, 20, 30):
         imported(run, step, 12, "jump_relu")
-    work_off(run)
-    assert {failure.reason for failure in given_up(run).values() if failure.final} == {
-        "the imported SAEs are jump_relu, which can be used but not trained"
+    assert work_off(run).failed == 0
+    made = [record for record in sae_records(run, SITE) if not record.imported]
+    assert {(r.arm, r.architecture, r.n_latents, r.k) for r in made} == {
+        ("null", "jump_relu", 12, None),
+        ("seed", "jump_relu", 12, 3),
     }
-    assert {job.kind for job in given_up(run)} == {"null", "seed"}
+    assert all(record.l0 < 12 for record in made)
 
 
 def test_an_sae_of_settings_that_were_changed_meanwhile_is_not_kept(

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -17,7 +16,6 @@ from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_s
 from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
 from dynamics.files.tensors import parse_tensors
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.config import Architecture
 from dynamics.sae.metrics import evaluate
 
 FORMATS = ("dynamics", "saelens", "dictionary_learning", "sparsify")
@@ -167,15 +165,12 @@ def notes_on_imported(records: Sequence[SaeRecord], gaps: Sequence[int]) -> list
         gaps: steps of its other snapshots, whose SAEs are trained here.
     """
     notes = []
-    fixed = sorted({record.architecture for record in records} - set(get_args(Architecture)))
     if records and gaps:
         steps = f"step {gaps[0]}" if len(gaps) == 1 else f"{len(gaps)} steps ({listed(gaps)})"
-        fate = (
-            "there is nothing to track there"
-            if fixed
-            else "`dynamics analyze` trains one of the same form there, whose quality may be another"
+        notes.append(
+            f"no SAE was imported at {steps}: `dynamics analyze` trains one of the same form there, whose quality may "
+            "be another"
         )
-        notes.append(f"no SAE was imported at {steps}: {fate}")
     sizes = [
         _span(name, values) for name in ("n_latents", "k") if len(values := {getattr(r, name) for r in records}) > 1
     ]
@@ -184,8 +179,6 @@ def notes_on_imported(records: Sequence[SaeRecord], gaps: Sequence[int]) -> list
             f"the imported SAEs differ in size ({' and '.join(sizes)}): where the size changes, features may seem to "
             "come, go or split for that reason alone, which the null, of one size, does not show"
         )
-    if fixed:
-        notes.append(f"{fixed[0]} SAEs cannot be trained further, so there is no null and no event can be published")
     return notes
 
 

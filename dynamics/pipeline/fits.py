@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_s
 from dynamics.files.settings import unchanged_settings
 from dynamics.files.snapshots import load_activations
 from dynamics.pipeline.geometry import geometry
-from dynamics.pipeline.inputs import Unusable, held_out, seeded, settings, usable_activations
+from dynamics.pipeline.inputs import held_out, seeded, settings, usable_activations
 from dynamics.pipeline.nulls import null_snapshots
 from dynamics.pipeline.plan import SiteState, null_span
-from dynamics.sae.config import Architecture, SaeConfig
+from dynamics.sae.config import SaeConfig
 from dynamics.sae.metrics import Metrics
 from dynamics.sae.series import Fit, Scaling, better, fit_independent, fit_next, gate_fails
 
@@ -97,18 +96,13 @@ def _inputs(
 
 
 def _formed(config: SaeConfig, state: SiteState, step: int) -> SaeConfig:
-    """The settings of the run; where SAEs were imported, for one of the form of the last one up to the step.
-
-    Raises:
-        Unusable: if that form cannot be trained.
-    """
+    """The settings of the run; where SAEs were imported, for one of the form of the last one up to the step."""
     imported = [record for record in state.chain if record.imported]
     if not imported:
         return config
     form = next((record for record in reversed(imported) if record.step <= step), imported[0])
-    if form.architecture not in get_args(Architecture):
-        raise Unusable(f"the imported SAEs are {form.architecture}, which can be used but not trained")
-    return replace(config, architecture=form.architecture, n_latents=form.n_latents, k=form.k)  # type: ignore[arg-type]
+    k = form.k or max(1, round(form.l0))
+    return replace(config, architecture=form.architecture, n_latents=form.n_latents, k=k)  # type: ignore[arg-type]
 
 
 def _write(

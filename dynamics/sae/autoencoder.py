@@ -12,10 +12,11 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from dynamics.sae.config import AnyArchitecture
-from dynamics.sae.selection import positive_codes, strongest_codes
+from dynamics.sae.config import Architecture
+from dynamics.sae.selection import codes_above, strongest_codes
+from dynamics.sae.threads import crew
 
-THRESHOLDED = ("batch_topk", "jump_relu")
+THRESHOLDED = ("batch_topk", "jump_relu", "matryoshka")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class SparseAutoencoder:
     """An SAE in one orientation: latents are columns of ``W_enc`` and unit rows of ``W_dec``, on the CPU, float32.
 
     ``topk`` keeps the k largest of the rectified pre-activations of a row (Gao et al. 2406.04093), ``relu`` keeps all
-    positive ones (Bricken et al. 2023), ``batch_topk`` and ``jump_relu`` those above ``threshold`` (inference only).
+    positive ones (Bricken et al. 2023), ``batch_topk``, ``matryoshka`` and ``jump_relu`` those above ``threshold``.
     Build one with ``from_tensors``, which checks what it is given.
     """
 
@@ -31,14 +32,14 @@ class SparseAutoencoder:
     b_enc: Float[Tensor, " n"]
     W_dec: Float[Tensor, "n d_in"]
     b_dec: Float[Tensor, " d_in"]
-    architecture: AnyArchitecture
+    architecture: Architecture
     k: int | None = None
     threshold: Float[Tensor, " n"] | None = None
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], architecture: str, k: int | None = None) -> SparseAutoencoder:
         """An SAE from its tensors ``W_enc [d_in, n]``, ``b_enc [n]``, ``W_dec [n, d_in]``, ``b_dec [d_in]`` and,
-        for ``batch_topk`` and ``jump_relu``, ``threshold [n]``.
+        for all but ``topk`` and ``relu``, ``threshold [n]``.
 
         Decoder rows come out with unit norm. Where the norm is not 1, the encoder (and threshold) of that latent is
         multiplied by it, which leaves every reconstruction as it was; a ``topk`` SAE is refused instead, since that
@@ -93,10 +94,11 @@ class SparseAutoencoder:
         """
         if x.shape[1] != self.d_in:
             raise ValueError(f"SAE expects width {self.d_in}, activations have {x.shape[1]}")
-        x, bias = x.detach().to("cpu", torch.float32), self.b_enc - self.b_dec @ self.W_enc
-        if self.architecture != "topk":
-            return positive_codes(x, self.W_enc, bias, self._floor)
-        codes = strongest_codes(x, self.W_enc, bias, self._k)
+        x = x.detach().to("cpu", torch.float32) - self.b_dec
+        with crew(len(x) * self.W_enc.numel()) as hands:
+            if self.architecture != "topk":
+                return codes_above(x, self.W_enc.T, self.b_enc, self._floor, hands)
+            codes = strongest_codes(x, self.W_enc.T, self.b_enc, self._k, hands)
         codes.eliminate_zeros()
         codes.sort_indices()
         return codes
@@ -151,13 +153,13 @@ class SparseAutoencoder:
         return replace(self, b_enc=self.b_enc * factor, b_dec=b_dec.to(torch.float32), threshold=threshold)
 
 
-def _known_architecture(name: str) -> AnyArchitecture:
-    for known in get_args(AnyArchitecture):
+def _known_architecture(name: str) -> Architecture:
+    for known in get_args(Architecture):
         if name == known:
             return known  # type: ignore[no-any-return]
-    nearest = difflib.get_close_matches(name, get_args(AnyArchitecture), n=1)
+    nearest = difflib.get_close_matches(name, get_args(Architecture), n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"unknown architecture {name!r}{hint}; there are: {', '.join(get_args(AnyArchitecture))}")
+    raise ValueError(f"unknown architecture {name!r}{hint}; there are: {', '.join(get_args(Architecture))}")
 
 
 def _check_tensors(given: dict[str, Tensor], architecture: str) -> None:

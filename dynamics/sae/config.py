@@ -6,10 +6,7 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-Architecture = Literal["topk", "relu"]
-"""What can be trained."""
-AnyArchitecture = Literal["topk", "relu", "batch_topk", "jump_relu"]
-"""What can be read and used."""
+Architecture = Literal["topk", "relu", "batch_topk", "jump_relu", "matryoshka"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +18,13 @@ class SaeConfig:
     """
 
     architecture: Architecture = "topk"
-    """``topk`` (Gao et al. 2406.04093) or ``relu``: ReLU with an L1 penalty, the textbook form."""
+    """``topk`` (Gao et al. 2406.04093); ``batch_topk`` (Bussmann et al. 2412.06410); ``matryoshka``: the same, nested
+    (2503.17547); ``jump_relu`` (Rajamanoharan et al. 2407.14435); ``relu``: ReLU with an L1 penalty, the textbook's."""
     n_latents: int | None = None
     """Latents of each SAE; None means 8 × d_in."""
     k: int | None = None
-    """Latents that may fire on a row (``topk``); None means min(32, d_in / 4)."""
+    """Latents that may fire on a row (``topk``) or fire on one in the mean (all but ``relu``); None means
+    min(32, d_in / 4)."""
     l1: float = 2.0
     """λ of ‖x − x̂‖² + λ‖f‖₁ (``relu``), in units of activations scaled to mean squared norm d_in.
 
@@ -55,7 +54,7 @@ class SaeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.n_latents is not None and self.architecture == "topk" and self.n_latents < (self.k or 1):
+        if self.n_latents is not None and self.architecture != "relu" and self.n_latents < (self.k or 1):
             raise ValueError(f"n_latents must be at least k, got n_latents {self.n_latents} and k {self.k}")
         if not 0 < self.chain_share <= 1 or not 0 <= self.held_out < 1:
             raise ValueError(

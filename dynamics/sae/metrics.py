@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
+from dynamics.sae.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ def evaluate(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"]) -> Metrics:
 def unexplained(x: Float[Tensor, "rows d_in"], reconstruction: Float[Tensor, "rows d_in"]) -> float:
     """Fraction of variance unexplained (see ``Metrics.fvu``)."""
     x = x.detach().to("cpu").double()
-    error = float((x - reconstruction.double()).square().sum())
-    variance = float((x - x.mean(0)).square().sum())
-    floor = 1e-12 * float(x.square().sum())
+    with one_thread():
+        error = float((x - reconstruction.double()).square().sum())
+        variance = float((x - x.mean(0)).square().sum())
+        floor = 1e-12 * float(x.square().sum())
     if variance > floor:
         ratio = error / variance
         return min(ratio, 1e6) if np.isfinite(ratio) else 1e6

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csc_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, train
+from dynamics.sae.batches import Batch
+from dynamics.sae.config import Architecture
+from dynamics.sae.sparsity import OwnThresholds
+from dynamics.sae.threads import Crew
 from dynamics.sae.training import _Trainer, default_learning_rate
 
 SMALL = SaeConfig(n_latents=48, k=4, batch_size=256, steps=300)
@@ -44,24 +51,75 @@ def best_cosines(truth: Tensor, sae: SparseAutoencoder) -> Tensor:
     return (truth @ sae.W_dec.T).amax(1)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
-def test_gradients_are_those_of_autograd(architecture: str) -> None:
-    config = SaeConfig(architecture=architecture, n_latents=24, k=4, l1=0.7)  # type: ignore[arg-type]
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_gradients_are_those_of_autograd(architecture: Architecture) -> None:
+    config = SaeConfig(architecture=architecture, n_latents=24, k=4, l1=0.7)
     x = torch.randn(60, 10, generator=seeded())
     start = replace(initial(x, config, seeded()), b_dec=torch.randn(10, generator=seeded(3)))
     start = replace(start, b_enc=torch.randn(24, generator=seeded(4)))
-    trainer = _Trainer(start, x, config, 1, seeded())
-    codes = trainer._codes(x)
-    ours = trainer._gradients(x, codes, *trainer._errors(x, codes))
+    trainer = _Trainer(start, x, config, 1, seeded(), Crew(None))
+    batch = trainer._seen(x)
+    [shard] = trainer.shards
+    ours, said = shard.gradients(batch, trainer.l1)
+    ours.append(2 * batch.error[:, 0].mean(0) - said.pull)
 
     encoder, b_enc, decoder, b_dec = (p.clone().requires_grad_() for p in trainer.parameters)
-    f = torch.relu((x - b_dec) @ encoder.T + b_enc) * torch.from_numpy(codes.toarray() > 0)
-    penalty = 0.7 * f.sum(1) if architecture == "relu" else 0.0
-    loss = ((f @ decoder + b_dec - x).square().sum(1) + penalty).mean()
+    fires = csc_array((batch.values > 0, batch.rows, batch.starts), shape=(60, 24)).toarray()
+    f = torch.relu((x - b_dec) @ encoder.T + b_enc) * torch.from_numpy(fires)
+    ends = (1, 3, 6, 12, 24) if architecture == "matryoshka" else (24,)
+    errors = [(f[:, :end] @ decoder[:end] + b_dec - x).square().sum(1).mean() for end in ends]
+    loss = torch.stack(errors).mean() + (0.7 * f.sum(1).mean() if architecture == "relu" else 0.0)
     theirs = list(torch.autograd.grad(loss, [encoder, b_enc, decoder, b_dec]))
     theirs[2] = theirs[2] - (theirs[2] * decoder).sum(1, keepdim=True) * decoder
     for mine, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["batch_topk", "jump_relu", "matryoshka"])
+def test_k_latents_fire_on_a_row_in_the_mean(architecture: Architecture) -> None:
+    truth = directions(32, 24)
+    x = planted(truth)
+    sae = fit(x[:3000], replace(SMALL, architecture=architecture))
+    found = evaluate(sae, x[3000:])
+    assert found.l0 == pytest.approx(4, rel=0.1)
+    assert found.fvu < (0.15 if architecture == "matryoshka" else 0.1)
+    assert float(best_cosines(truth, sae).mean()) > (0.75 if architecture == "matryoshka" else 0.93)
+    counts = np.diff(sae.encode_sparse(x).indptr)
+    assert counts.min() < 4 < counts.max(), "rows differ in how many latents fire"
+
+
+def test_thresholds_are_one_for_all_or_learned_by_each() -> None:
+    x = planted(directions(32, 24))
+    common, own = (fit(x, replace(SMALL, architecture=kind)).threshold for kind in ("batch_topk", "jump_relu"))
+    assert common is not None
+    assert own is not None
+    assert float(common.std()) < 1e-6 < 1e-3 < float(own.std() / own.mean())
+    assert float(own.min()) > 0
+
+
+def test_a_threshold_rises_where_faint_codes_are_worth_less() -> None:
+    rule = OwnThresholds(1.0, torch.ones(2))
+    x = torch.tensor([[1.01, 0.0], [0.0, 1.01], [1.01, 0.0], [0.0, 1.01]])
+    codes = rule.codes(x, torch.eye(2), torch.zeros(2), Crew(None))
+    batch = Batch.of(x, codes, torch.eye(2), torch.zeros(2, dtype=torch.int32), Crew(None))
+    rule.learn(batch, torch.tensor([-1.0, -1.0, 0.0, 0.0]), 0.1)
+    assert rule.relative[0] < 1 < rule.relative[1]
+
+
+def test_nested_latents_put_what_matters_first() -> None:
+    truth = directions(32, 24)
+    x = planted(truth)
+    sae = fit(x, replace(SMALL, architecture="matryoshka", n_latents=64))
+    density = np.bincount(sae.encode_sparse(x).indices, minlength=64) / len(x)
+    assert density[:16].mean() > 2 * density[16:].mean()
+
+
+def test_imported_thresholds_are_trained_at_the_sparsity_that_they_have() -> None:
+    x = planted(directions(32, 24))
+    start = replace(fit(x, replace(SMALL, architecture="jump_relu")), k=None)
+    sae, _ = train(start, x, SMALL, steps=20, generator=seeded())
+    assert evaluate(sae, x).l0 == pytest.approx(evaluate(start, x).l0, rel=0.05)
+    assert sae.k is None
 
 
 def test_planted_directions_are_found() -> None:
@@ -110,9 +168,11 @@ def test_latents_that_never_fire_are_revived_and_counted() -> None:
     assert float(best_cosines(truth, sae).mean()) > 0.97
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_the_seed_decides_and_nothing_else(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamics.sae.threads.WORTH_SHARING", 0)
     x = planted(directions(32, 24))
-    config = replace(SMALL, steps=40)
+    config = replace(SMALL, steps=40, architecture=architecture)
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     try:
         first = fit(x, config)
@@ -137,22 +197,25 @@ def test_the_start_is_left_as_it_was_and_steps_are_told() -> None:
     assert log.steps == len(log.losses) == 5
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("architecture", get_args(Architecture))
 @pytest.mark.parametrize("kind", ["zeros", "constant", "rank one", "one row", "tiny"])
-def test_input_with_little_in_it_gives_finite_numbers(architecture: str, kind: str) -> None:
+def test_input_with_little_in_it_gives_finite_numbers(architecture: Architecture, kind: str) -> None:
     line = torch.linspace(-1, 1, 50)[:, None] * torch.ones(8)
     cases = {"zeros": 0 * line, "constant": 0 * line + 3, "rank one": line, "one row": line[:1], "tiny": 1e-25 * line}
     x = cases[kind]
-    config = SaeConfig(architecture=architecture, n_latents=16, k=2, steps=30)  # type: ignore[arg-type]
+    config = SaeConfig(architecture=architecture, n_latents=16, k=2, steps=30)
     metrics = evaluate(fit(x, config), x)
     assert all(torch.isfinite(torch.tensor([metrics.fvu, metrics.l0, metrics.dead])))
     assert metrics.l0 <= (2 if architecture == "topk" else 16)
 
 
-@pytest.mark.parametrize("settings", [{"learning_rate": 1e6}, {"learning_rate": 1e30}, {"l1": 1e6}])
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
-def test_a_mad_setting_ends_in_finite_weights(architecture: str, settings: dict[str, float]) -> None:
-    config = SaeConfig(architecture=architecture, n_latents=48, k=4, steps=20, **settings)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [(kind, {"learning_rate": 1e30}) for kind in get_args(Architecture)]
+    + [("topk", {"learning_rate": 1e6}), ("relu", {"learning_rate": 1e6}), ("relu", {"l1": 1e6})],
+)
+def test_a_mad_setting_ends_in_finite_weights(architecture: Architecture, settings: dict[str, float]) -> None:
+    config = SaeConfig(architecture=architecture, n_latents=48, k=4, steps=20, **settings)
     sae = fit(planted(directions(32, 24)), config)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in sae.tensors().values())
 
@@ -166,11 +229,8 @@ def test_what_cannot_be_trained_is_refused() -> None:
         train(start, x * torch.inf, SMALL, steps=1, generator=seeded())
     with pytest.raises(ValueError, match="0 rows"):
         initial(x[:0], SMALL, seeded())
-    imported = replace(start, architecture="jump_relu", threshold=torch.zeros(48))
-    with pytest.raises(ValueError, match="only topk and relu SAEs can be trained, this one is jump_relu"):
-        train(imported, x, SMALL, steps=1, generator=seeded())
 
 
 def test_the_learning_rate_falls_with_the_root_of_the_latents() -> None:
     assert default_learning_rate(4096) == pytest.approx(2 * default_learning_rate(4 * 4096))
-    assert default_learning_rate(1) == 1e-2
+    assert [default_learning_rate(n) for n in (1, 512, 1024)] == [1e-2, 6e-3, 6e-3]

@@ -1,0 +1,78 @@
+"""One batch of a training: its codes row by row and latent by latent, and what their reconstruction gets wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from dynamics.sae.sparse import weighted_sums
+from dynamics.sae.threads import Crew
+
+ROWS = 1024
+"""Rows that one thread reconstructs at a time."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the latents see it."""
+
+    x: Float[Tensor, "rows d_in"]
+    """Minus the decoder's bias."""
+    wrong: Float[Tensor, "rows d_in"]
+    """x̂ − x."""
+    error: Float[Tensor, "rows prefixes d_in"]
+    """Half the slope of a row's loss along what latents write that are in this and all longer prefixes."""
+    rows: Int32[Tensor, " codes"]
+    """On which row each code is, latent by latent."""
+    values: Float[Tensor, " codes"]
+    """The codes; a latent with a stored zero does not fire."""
+    starts: Int32[Tensor, " n_1"]
+    """Where each latent's codes begin, and where the last one's end."""
+    prefix: Int32[Tensor, " n"]
+    """The shortest prefix that each latent is in."""
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Tensor, "rows d_in"],
+        codes: csr_array,
+        decoder: Float[Tensor, "n d_in"],
+        prefix: Int32[Tensor, " n"],
+        crew: Crew,
+    ) -> Batch:
+        """A batch from its codes row by row, their columns sorted where there are several prefixes.
+
+        Where latents are nested (``matryoshka``), every prefix of them reconstructs on its own, and the loss is the
+        mean over prefixes.
+        """
+        prefixes = int(prefix[-1]) + 1
+        starts = torch.from_numpy(codes.indptr if prefixes == 1 else _starts(codes, prefix.numpy(), prefixes))
+        columns, values = torch.from_numpy(codes.indices), torch.from_numpy(codes.data)
+        wrong, error = torch.empty_like(x), torch.empty(len(x), prefixes, x.shape[1])
+
+        def fill(block: slice) -> None:
+            edges = starts[block.start * prefixes : block.stop * prefixes + 1]
+            part = slice(int(edges[0]), int(edges[-1]))
+            written = weighted_sums(decoder, columns[part], edges - edges[0], values[part])
+            torch.sub(written.view(-1, prefixes, x.shape[1]).cumsum(1), x[block, None], out=error[block])
+            wrong[block] = error[block, -1]
+            if prefixes > 1:
+                error[block] = error[block].flip(1).cumsum(1).flip(1) / prefixes
+
+        crew.map(fill, (slice(start, min(start + ROWS, len(x))) for start in range(0, len(x), ROWS)))
+        turned = codes.tocsc()
+        rows, values, ends = map(torch.from_numpy, (turned.indices, turned.data, turned.indptr))
+        return cls(x, wrong, error, rows, values, ends, prefix)
+
+
+def _starts(codes: csr_array, prefix: Int32[np.ndarray, " n"], prefixes: int) -> Int32[np.ndarray, " stretches"]:
+    """Where the codes of every row and prefix begin."""
+    row = np.repeat(np.arange(codes.shape[0]), np.diff(codes.indptr))
+    return np.searchsorted(row * prefixes + prefix[codes.indices], np.arange(codes.shape[0] * prefixes + 1)).astype(
+        np.int32
+    )
