@@ -18,6 +18,8 @@ UNFINISHED = 1
 """Exit code where jobs were given up."""
 INTERRUPTED = 130
 
+FORMATS = "dynamics, saelens, dictionary_learning or sparsify"
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -43,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="dynamics", description="Tracks what a network's features do while it trains.")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     everyday = (_import, _import_saes, _analyze, _work, _status, _sites, _sql, _report, _explore, _compare)
-    for add in (*everyday, _rebuild, _fsck, _prune):
+    for add in (*everyday, _export, _rebuild, _fsck, _prune):
         add(commands)
     return top
 
@@ -133,10 +135,10 @@ def import_(given: argparse.Namespace) -> int:
 
 def _import_saes(commands: Any) -> None:
     p = _command(commands, "import-saes", import_saes_, "take SAEs made elsewhere into a run, as a site's chain")
-    p.add_argument("directory", metavar="DIR", help="holds step_<n>.safetensors, one SAE each")
+    p.add_argument("directory", metavar="DIR", help="holds an SAE a step: step_<n>.safetensors, or folders step_<n>")
     p.add_argument("run", metavar="RUN", help="run directory that has the snapshots at these steps")
     p.add_argument("--site", required=True, metavar="NAME", help="whose activations they explain")
-    p.add_argument("--format", default="dynamics", help="how the tensors are laid out (default: dynamics)")
+    p.add_argument("--format", default="dynamics", help=f"{FORMATS} (default: dynamics)")
 
 
 def import_saes_(given: argparse.Namespace) -> int:
@@ -323,6 +325,30 @@ def compare(given: argparse.Namespace) -> int:
     from dynamics.run import open as open_run
 
     print(comparison_text(compared(open_run(given.run), open_run(given.other))))
+    return 0
+
+
+def _export(commands: Any) -> None:
+    p = _command(commands, "export", export, "write the SAEs of a site for other programs")
+    _run_argument(p)
+    p.add_argument("directory", metavar="DIR", help="gets a folder step_<n> for each SAE (dynamics: a file)")
+    p.add_argument("--site", required=True, metavar="NAME", help="whose SAEs")
+    p.add_argument("--format", required=True, help=FORMATS)
+    p.add_argument("--step", type=int, action="append", default=[], metavar="N", help="only this; may be given again")
+
+
+def export(given: argparse.Namespace) -> int:
+    """SAEs of the run as another library's files."""
+    from tqdm import tqdm
+
+    from dynamics.answers import counted
+    from dynamics.files.exporting_saes import export_saes
+    from dynamics.files.layout import RunDirectory
+
+    run = RunDirectory.open(given.run)
+    with tqdm(desc="export", unit="SAE", dynamic_ncols=True, disable=None) as bar:
+        made = export_saes(run, given.site, given.directory, given.format, given.step, _shown_on(bar))
+    print(f"{counted(len(made), 'SAE')} of {given.site} in {given.directory}, {made[0].name} to {made[-1].name}")
     return 0
 
 

@@ -79,6 +79,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["import", "{tmp}/none", "{tmp}/new", "--site", "a"], "no directory"),
         (["import", "{tmp}/none", "{tmp}/new"], "required: --site"),
         (["import-saes", "{tmp}", "{run}", "--site", "blocks.0"], "no step_<n>.safetensors"),
+        (["export", "{run}", "{tmp}/new", "--site", "blocks.9", "--format", "saelens"], "no SAE of blocks.9"),
+        (["export", "{run}", "{tmp}/new", "--site", SITE, "--format", "saelense"], "did you mean 'saelens'"),
         (["report", "{run}", "-o", "{tmp}/no/where.html"], "no folder"),
         (["report", "{run}", "-o", "{tmp}"], "is a folder; name a file"),
     ],
@@ -91,6 +93,12 @@ def test_a_mistake_is_one_sentence(
     assert told in message
     assert message.startswith("dynamics")
     assert not (tmp_path / "new").exists()
+
+
+def test_saes_go_out_for_another_library(capsys: pytest.CaptureFixture[str], analysed: Path, tmp_path: Path) -> None:
+    command = ["export", str(analysed), str(tmp_path / "out"), "--site", SITE, "--format", "saelens"]
+    assert said(capsys, *command, "--step", "10").endswith(f"1 SAE of {SITE} in {tmp_path}/out, step_10 to step_10\n")
+    assert {path.name for path in (tmp_path / "out" / "step_10").iterdir()} == {"cfg.json", "sae_weights.safetensors"}
 
 
 def test_a_newer_run_is_refused(capsys: pytest.CaptureFixture[str], run: str) -> None:

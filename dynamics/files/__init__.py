@@ -3,6 +3,7 @@
 from dynamics.files.atomic import lock, sha256, write_bytes, write_json
 from dynamics.files.checking import Damage, damages, set_aside
 from dynamics.files.commits import DamagedError
+from dynamics.files.exporting_saes import export_saes
 from dynamics.files.importing import import_snapshots
 from dynamics.files.importing_saes import import_saes
 from dynamics.files.layout import BRANCH, FORMAT, RunDirectory
@@ -29,6 +30,7 @@ __all__ = [
     "SnapshotRecord",
     "TrackingRecord",
     "damages",
+    "export_saes",
     "import_saes",
     "import_snapshots",
     "load_activations",

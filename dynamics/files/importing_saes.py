@@ -1,8 +1,9 @@
-"""SAEs that other programs made: a directory of ``step_<n>.safetensors``."""
+"""SAEs that other programs made: a directory of ``step_<n>.safetensors``, or of folders ``step_<n>`` of a library."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from dynamics.files.commits import DamagedError
+from dynamics.files.foreign_saes import LIBRARIES, read_foreign_sae
 from dynamics.files.importing import file_header, step_files
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, sae_records, write_sae
@@ -18,7 +20,8 @@ from dynamics.files.tensors import parse_tensors
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.metrics import evaluate
 
-FORMATS = ("dynamics", "saelens", "dictionary_learning", "sparsify")
+FORMATS = ("dynamics", *LIBRARIES)
+FOLDER = re.compile(r"step_(\d+)")
 
 
 def import_saes(
@@ -28,17 +31,19 @@ def import_saes(
     format: str = "dynamics",
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[SaeRecord]:
-    """Take the SAEs of one site from ``step_<n>.safetensors`` files into a run, as its chain.
+    """Take the SAEs of one site into a run, as its chain.
 
     Import the snapshots first. What is said about each SAE is measured on all rows of the probe. Importing the same
     again changes nothing.
 
     Args:
-        directory: where the files are.
+        directory: where the files or folders are.
         run: where they go.
         site: the module whose output they explain.
-        format: ``dynamics``: ``W_enc [d_in, n]``, ``b_enc [n]``, ``W_dec [n, d_in]`` with unit rows, ``b_dec [d_in]``,
-            for threshold kinds ``threshold [n]``, metadata ``architecture`` and ``k``, in raw activation units.
+        format: ``dynamics``: files ``step_<n>.safetensors`` with ``W_enc [d_in, n]``, ``b_enc [n]``,
+            ``W_dec [n, d_in]`` with unit rows, ``b_dec [d_in]``, for threshold kinds ``threshold [n]``, metadata
+            ``architecture`` and ``k``, in raw activation units. ``saelens``, ``dictionary_learning``, ``sparsify``:
+            folders ``step_<n>`` with the two files that the library writes.
         on_step: called with (files done, files in all) after each.
 
     Raises:
@@ -46,14 +51,14 @@ def import_saes(
         FileExistsError: if a step has another SAE already.
         ValueError: if the format is unknown, a file holds no such SAE, or they are not all of one architecture.
     """
-    _check_format(format)
-    files = step_files(Path(directory))
+    check_format(format)
+    files = step_files(Path(directory)) if format == "dynamics" else step_folders(Path(directory))
     known = {record.step: record for record in snapshots(run, site)}
     _check_steps(site, sorted(files), sorted(known))
-    _check_architecture(run, site, files)
+    _check_architecture(run, site, {path.name: _architecture(path, format) for _, path in sorted(files.items())})
     records = []
     for done, (step, path) in enumerate(sorted(files.items()), start=1):
-        records.append(_take(run, known[step], path))
+        records.append(_take(run, known[step], path, read_sae(path, format)))
         if on_step is not None:
             on_step(done, len(files))
     return records
@@ -68,9 +73,8 @@ def _check_steps(site: str, given: list[int], known: list[int]) -> None:
         )
 
 
-def _check_architecture(run: RunDirectory, site: str, files: dict[int, Path]) -> None:
+def _check_architecture(run: RunDirectory, site: str, found: dict[str, str]) -> None:
     """Raises ValueError where the SAEs of a site would not all be of one architecture."""
-    found = {path.name: _metadata(path).get("architecture", "") for _, path in sorted(files.items())}
     before = {f"step {record.step} of the run": record.architecture for record in sae_records(run, site, "chain")}
     (first, architecture), *others = {**before, **found}.items()
     for name, other in others:
@@ -81,17 +85,39 @@ def _check_architecture(run: RunDirectory, site: str, files: dict[int, Path]) ->
             )
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    return dict(file_header(path).get("__metadata__") or {})
+def _architecture(path: Path, format: str) -> str:
+    if format != "dynamics":
+        return read_foreign_sae(path, format).architecture
+    metadata: dict[str, str] = file_header(path).get("__metadata__") or {}
+    return metadata.get("architecture", "")
 
 
-def _check_format(format: str) -> None:
+def step_folders(directory: Path) -> dict[int, Path]:
+    """The folders ``step_<n>`` of a directory, by step.
+
+    Raises:
+        FileNotFoundError: if there is no such directory or no such folder in it.
+        ValueError: if two are of one step.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no directory {directory}; name the one that holds the folders step_<n>")
+    found: dict[int, Path] = {}
+    for path in sorted(directory.iterdir()):
+        if path.is_dir() and (match := FOLDER.fullmatch(path.name)):
+            if (step := int(match[1])) in found:
+                raise ValueError(f"{found[step].name} and {path.name} in {directory} are both of step {step}; keep one")
+            found[step] = path
+    if not found:
+        raise FileNotFoundError(f"no folder step_<n> in {directory}; each is to hold what the library wrote for a step")
+    return found
+
+
+def check_format(format: str) -> None:
+    """Raises ValueError for an unknown format, suggesting the nearest."""
     if format not in FORMATS:
         near = difflib.get_close_matches(format, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}? There" if near else "; there"
         raise ValueError(f"unknown format {format!r}{hint} are: {', '.join(FORMATS)}")
-    if format != "dynamics":
-        raise ValueError(f"SAEs in the format {format} cannot be read yet; convert them to the format dynamics")
 
 
 def listed(steps: Sequence[int]) -> str:
@@ -99,12 +125,15 @@ def listed(steps: Sequence[int]) -> str:
     return ", ".join(map(str, steps[:6])) + (", …" if len(steps) > 6 else "")
 
 
-def read_sae(path: Path) -> SparseAutoencoder:
-    """The SAE in a file of the format ``dynamics``.
+def read_sae(path: Path, format: str = "dynamics") -> SparseAutoencoder:
+    """The SAE in a file of the format ``dynamics`` or in a folder of another library.
 
     Raises:
-        ValueError: if it holds none, naming the file.
+        FileNotFoundError: if a folder lacks one of the library's files.
+        ValueError: if there is none that can be used, naming the file.
     """
+    if format != "dynamics":
+        return read_foreign_sae(path, format)
     try:
         tensors, metadata = parse_tensors(path.read_bytes(), path.name)
         if "architecture" not in metadata:
@@ -121,8 +150,7 @@ def _k(text: str) -> int | None:
         raise ValueError(f"its metadata give k as {text!r}; a whole number is wanted") from None
 
 
-def _take(run: RunDirectory, snapshot: SnapshotRecord, path: Path) -> SaeRecord:
-    sae = read_sae(path)
+def _take(run: RunDirectory, snapshot: SnapshotRecord, path: Path, sae: SparseAutoencoder) -> SaeRecord:
     if sae.d_in != snapshot.d_in:
         raise ValueError(
             f"{path.name} is for activations of width {sae.d_in}, those of {snapshot.site} are {snapshot.d_in} wide"

@@ -69,9 +69,7 @@ def test_the_chain_is_what_the_files_hold(run: RunDirectory, source: Path) -> No
     assert load_contexts(run, records[0]).column("row").to_pylist() == [2, 0, 1]
 
 
-def test_formats_of_other_libraries_wait(run: RunDirectory, source: Path) -> None:
-    with pytest.raises(ValueError, match="saelens cannot be read yet; convert them to the format dynamics"):
-        import_saes(source, run, SITE, format="saelens")
+def test_an_unknown_format_is_refused_with_the_nearest(run: RunDirectory, source: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'saelen'; did you mean 'saelens'"):
         import_saes(source, run, SITE, format="saelen")
 

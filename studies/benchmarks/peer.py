@@ -1,0 +1,131 @@
+"""Run by the interpreter of another SAE library, which this project does not need: a question comes in, an answer out.
+
+Knows nothing of this project. Questions: what the library's own loader makes of folders (`read`), folders that the
+library's own classes write (`write`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+D, N, K = 12, 40, 5
+
+
+def main() -> None:
+    question = json.load(sys.stdin)
+    torch.set_grad_enabled(question["do"] not in ("read", "write"))
+    kind = {"read": read, "write": write}[question["do"]]
+    print(json.dumps(kind(question)))
+
+
+def read(question: dict[str, Any]) -> dict[str, Any]:
+    """Codes and reconstructions, by the library's loader, of the SAEs in folders."""
+    x = torch.load(question["x"])
+    for folder in map(Path, question["folders"]):
+        _answered(folder, *LOADERS[question["library"]](folder, x))
+    return {}
+
+
+def write(question: dict[str, Any]) -> dict[str, Any]:
+    """SAEs of every class of the library, with weights at random, saved its own way, with what they make of x."""
+    x, folders = torch.load(question["x"]), []
+    for name, saved in WRITERS[question["library"]]():
+        folder = Path(question["into"]) / name / "step_0"
+        folder.mkdir(parents=True)
+        saved(folder)
+        _answered(folder, *LOADERS[question["library"]](folder, x))
+        folders.append(str(folder))
+    return {"folders": folders}
+
+
+def _answered(folder: Path, codes: Tensor, rebuilt: Tensor) -> None:
+    torch.save({"codes": codes.detach(), "rebuilt": rebuilt.detach()}, folder / "answer.pt")
+
+
+def _saelens(folder: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from sae_lens import SAE
+
+    sae = SAE.load_from_disk(folder)
+    return sae.encode(x), sae(x)
+
+
+def _dictionary_learning(folder: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from dictionary_learning.utils import load_dictionary
+
+    sae, _ = load_dictionary(str(folder), "cpu")
+    return sae.encode(x), sae(x)
+
+
+def _sparsify(folder: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from sparsify import SparseCoder
+
+    sae = SparseCoder.load_from_disk(folder)
+    found = sae.encode(x)
+    codes = torch.zeros(len(x), sae.num_latents).scatter_(1, found.top_indices, found.top_acts)
+    return codes, sae(x).sae_out
+
+
+LOADERS = {"saelens": _saelens, "dictionary_learning": _dictionary_learning, "sparsify": _sparsify}
+
+
+def _shaken(module: Any) -> Any:
+    """Every weight moved, the thresholds above zero; what the class says about norms is kept by the callers."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = noise.abs() * 0.3 if "threshold" in name else noise * 0.3
+    return module
+
+
+def _saelens_saes() -> Any:
+    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
+
+    for takes_bias in (True, False):
+        size = {"d_in": D, "d_sae": N, "apply_b_dec_to_input": takes_bias}
+        yield f"standard-{takes_bias}", _shaken(StandardSAE(StandardSAEConfig(**size))).save_model
+        yield f"jumprelu-{takes_bias}", _shaken(JumpReLUSAE(JumpReLUSAEConfig(**size))).save_model
+        topk = TopKSAEConfig(**size, k=K, rescale_acts_by_decoder_norm=True)
+        yield f"topk-{takes_bias}", _shaken(TopKSAE(topk)).save_model
+
+
+def _dictionary_learning_saes() -> Any:
+    from dictionary_learning.dictionary import AutoEncoder, JumpReluAutoEncoder
+    from dictionary_learning.trainers.batch_top_k import BatchTopKSAE
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
+    from dictionary_learning.trainers.top_k import AutoEncoderTopK
+
+    made = [AutoEncoder(D, N), JumpReluAutoEncoder(D, N), AutoEncoderTopK(D, N, K), BatchTopKSAE(D, N, K)]
+    for sae in [*made, MatryoshkaBatchTopKSAE(D, N, K, [N // 4, N - N // 4])]:
+        _shaken(sae)
+        if hasattr(sae, "k"):
+            sae.threshold.fill_(0.4)
+            rows = sae.W_dec.data if hasattr(sae, "W_dec") else sae.decoder.weight.data.T
+            rows /= rows.norm(dim=1, keepdim=True)
+        name = type(sae).__name__
+
+        def saved(folder: Path, sae: Any = sae, name: str = name) -> None:
+            torch.save(sae.state_dict(), folder / "ae.pt")
+            (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": name, "k": K}}))
+
+        yield name, saved
+
+
+def _sparsify_saes() -> Any:
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    for name, size in (("num_latents", {"num_latents": N}), ("expansion_factor", {"expansion_factor": 3})):
+        sae = _shaken(SparseCoder(D, SparseCoderConfig(k=K, **size)))
+        sae.set_decoder_norm_to_unit_norm()
+        yield name, sae.save_to_disk
+
+
+WRITERS = {"saelens": _saelens_saes, "dictionary_learning": _dictionary_learning_saes, "sparsify": _sparsify_saes}
+
+if __name__ == "__main__":
+    main()
