@@ -28,8 +28,8 @@ class SaeConfig:
     l1: float = 2.0
     """λ of ‖x − x̂‖² + λ‖f‖₁ (``relu``), in units of activations scaled to mean squared norm d_in.
 
-    Tried on planted data (d_in 64 and 128, 10 and 16 features on a row): 2 fires 24 and 34 latents at FVU 0.30 and
-    0.21; on the larger, 1 fires 56 at FVU 0.11 and 3 fires 24 at 0.33.
+    Tried on known dictionaries: where 8 of 128 features are on a row (d_in 64) 2 fires 12 latents at FVU 0.23, where 16
+    of 256 are (d_in 128) 25 at FVU 0.25.
     """
     steps: int = 1500
     """Optimiser steps of an SAE trained from nothing."""

@@ -26,6 +26,8 @@ WARM_UP = 0.05
 """Share of the steps over which the learning rate rises from zero."""
 DECAY = 0.6
 """Share of the steps, the last ones, over which it falls to zero."""
+FEW = 2048
+"""Rows that are enough to set the biases of a start."""
 NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the latents that reconstruct on their own, beside all of them, in ``matryoshka`` (Bussmann 2503.17547)."""
 PROOF = 25
@@ -62,6 +64,8 @@ def default_learning_rate(n_latents: int) -> float:
 def initial(x: Float[Tensor, "rows d_in"], config: SaeConfig, generator: torch.Generator) -> SparseAutoencoder:
     """An untrained SAE: decoder rows are directions of rows of x, the encoder is their transpose.
 
+    With ``relu``, biases let k latents fire on a row at first: from half of all it came down slowly, to worse features.
+
     Args:
         x: activations in scaled units (mean 0, E‖x‖² = d_in).
         config: settings; open ones are resolved for the width of x.
@@ -80,13 +84,23 @@ def initial(x: Float[Tensor, "rows d_in"], config: SaeConfig, generator: torch.G
         directions = normalize(x[rows] - x.mean(0) + 1e-3 * noise)
         return SparseAutoencoder(
             W_enc=directions.T.contiguous(),
-            b_enc=torch.zeros(config.n_latents),
+            b_enc=-_few_fire(x, directions, config) * torch.ones(config.n_latents),
             W_dec=directions,
             b_dec=torch.zeros(x.shape[1]),
             architecture=config.architecture,
             k=None if config.architecture == "relu" else config.k,
             threshold=torch.zeros(config.n_latents) if config.architecture in THRESHOLDED else None,
         )
+
+
+def _few_fire(x: Tensor, directions: Tensor, config: SaeConfig) -> float:
+    """What to take off pre-activations that k of a row are left positive; nothing where k is kept to anyway."""
+    assert config.k is not None
+    if config.architecture != "relu":
+        return 0.0
+    along = (x[:: 1 + len(x) // FEW] @ directions.T).flatten()
+    rank = along.numel() * (1 - config.k / len(directions))
+    return max(0.0, float(along.kthvalue(max(1, round(rank))).values))
 
 
 def train(

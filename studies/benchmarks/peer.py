@@ -1,17 +1,22 @@
 """Run by the interpreter of another SAE library, which this project does not need: a question comes in, an answer out.
 
-Knows nothing of this project. Questions: what the library's own loader makes of folders (`read`), folders that the
-library's own classes write (`write`).
+Questions: what the library's own loader makes of folders (`read`), folders that the library's own classes write
+(`write`), an SAE trained by the library's own trainer, and how long that took (`train`).
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from peer_training import TRAINERS
 from torch import Tensor
 
 D, N, K = 12, 40, 5
@@ -19,9 +24,39 @@ D, N, K = 12, 40, 5
 
 def main() -> None:
     question = json.load(sys.stdin)
-    torch.set_grad_enabled(question["do"] not in ("read", "write"))
-    kind = {"read": read, "write": write}[question["do"]]
-    print(json.dumps(kind(question)))
+    torch.set_num_threads(question.get("threads", 1))
+    kind = {"read": read, "write": write, "train": trained}[question["do"]]
+    print("\n" + json.dumps(kind(question)))
+
+
+def trained(question: dict[str, Any]) -> dict[str, Any]:
+    """Seconds a step in the median, most memory beyond what was there before, and how the SAE does on other rows.
+
+    A decoder is saved where the question says `decoder`.
+    """
+    rows = torch.load(question["x"])
+    question["x"], other = rows[: question["rows"]], rows[question["rows"] :]
+    stamps: list[float] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batches = _batches(question["x"], question["batch"], question["seed"], stamps)
+    decoder, encode = TRAINERS[question["library"]](question, batches, question["batch"])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    steps = sorted(after - now for now, after in pairwise(stamps[1:]))
+    answer = {"seconds": steps[len(steps) // 2], "gigabytes": memory / 2**20}
+    if "decoder" in question:
+        torch.save(decoder.clone(), question["decoder"])
+        with torch.no_grad():
+            fires = encode(other) > 0
+        answer |= {"l0": float(fires.sum(1).float().mean()), "dead": float((~fires.any(0)).float().mean())}
+    return answer
+
+
+def _batches(x: Tensor, size: int, seed: int, stamps: list[float]) -> Iterator[Tensor]:
+    """Rows at random, noting when each batch was asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        stamps.append(time.perf_counter())
+        yield x[torch.randint(len(x), (size,), generator=generator)]
 
 
 def read(question: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def asked(python: Path, question: dict[str, Any], threads: int = 1) -> dict[str,
         RuntimeError: if it failed, with the end of what it said.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    environment.pop("PYTHONPATH", None)
+    environment["PYTHONPATH"] = str(CONSTRAINTS.parent)
     done = subprocess.run(
         [str(python), str(ASKED)], input=json.dumps(question), capture_output=True, text=True, env=environment
     )
