@@ -10,11 +10,16 @@ from jaxtyping import Float, Int32
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.sparse import weighted_sums
 from dynamics.sae.threads import Crew
 
 ROWS = 1024
 """Rows that one thread reconstructs at a time."""
+
+
+NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Shares of the latents that reconstruct on their own, beside all of them, in ``matryoshka`` (Bussmann 2503.17547)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,14 @@ class Batch:
         turned = codes.tocsc()
         rows, values, ends = map(torch.from_numpy, (turned.indices, turned.data, turned.indptr))
         return cls(x, wrong, error, rows, values, ends, prefix)
+
+
+def prefix_of(sae: SparseAutoencoder) -> Int32[Tensor, " n"]:
+    """The shortest prefix that each latent is in; all are in one and the same but for ``matryoshka``."""
+    if sae.architecture != "matryoshka":
+        return torch.zeros(sae.n_latents, dtype=torch.int32)
+    ends = torch.tensor([max(1, int(share * sae.n_latents)) for share in NESTED])
+    return torch.bucketize(torch.arange(sae.n_latents), ends, right=True, out_int32=True)
 
 
 def _starts(codes: csr_array, prefix: Int32[np.ndarray, " n"], prefixes: int) -> Int32[np.ndarray, " stretches"]:

@@ -23,7 +23,7 @@ class SaeConfig:
     n_latents: int | None = None
     """Latents of each SAE; None means 8 × d_in."""
     k: int | None = None
-    """Latents that may fire on a row (``topk``) or fire on one in the mean (all but ``relu``); None means
+    """Latents that may fire on a row (``topk``), or fire on one in the mean (``relu``: at the start only); None means
     min(32, d_in / 4)."""
     l1: float = 2.0
     """λ of ‖x − x̂‖² + λ‖f‖₁ (``relu``), in units of activations scaled to mean squared norm d_in.

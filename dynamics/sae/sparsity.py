@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.batches import Batch
 from dynamics.sae.selection import codes_above, strongest_codes
 from dynamics.sae.sparse import sums
@@ -82,8 +83,7 @@ class WholeBatch(Sparsity):
         count = round(self._k * len(x))
         found = self._candidates(x, encoder, bias, count, crew)
         ratio = found.data / self.relative.numpy()[found.indices]
-        if len(ratio) > count:
-            self.level = float(np.partition(ratio, -count)[-count])
+        self.level = float(np.partition(ratio, -count)[-count]) if len(ratio) >= count else 0.0
         found.data[ratio < self.level] = 0.0
         return _only(found, ratio >= self.level * (1 - self.window))
 
@@ -136,6 +136,16 @@ class OwnThresholds(WholeBatch):
 
     def restart(self, latents: Tensor) -> None:
         self._log[latents], self.relative[latents] = 0.0, 1.0
+
+
+def sparsity_of(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"]) -> Sparsity:
+    """The rule of an SAE that is to be trained on x. Thresholds without a k keep the L0 that they have there."""
+    if sae.architecture == "topk":
+        return EachRow(sae._k)
+    if sae.architecture == "relu":
+        return Positive()
+    k = float(sae.k or max(1.0, sae.encode_sparse(x[:SAMPLE]).nnz / len(x[:SAMPLE])))
+    return (OwnThresholds if sae.architecture == "jump_relu" else WholeBatch)(k, sae._floor.expand(sae.n_latents))
 
 
 def _only(codes: csr_array, keep: np.ndarray) -> csr_array:

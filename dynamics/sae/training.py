@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dynamics.sae.autoencoder import THRESHOLDED, SparseAutoencoder
-from dynamics.sae.batches import Batch
+from dynamics.sae.batches import Batch, prefix_of
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.refresh import sharpened_directions
 from dynamics.sae.shards import BETAS, SHARD, Shard
 from dynamics.sae.sparse import expect_sparse_tensors
-from dynamics.sae.sparsity import SAMPLE, EachRow, OwnThresholds, Positive, Sparsity, WholeBatch
+from dynamics.sae.sparsity import WholeBatch, sparsity_of
 from dynamics.sae.threads import Crew, crew, one_thread
 
 WARM_UP = 0.05
@@ -28,8 +28,6 @@ DECAY = 0.6
 """Share of the steps, the last ones, over which it falls to zero."""
 FEW = 2048
 """Rows that are enough to set the biases of a start."""
-NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Shares of the latents that reconstruct on their own, beside all of them, in ``matryoshka`` (Bussmann 2503.17547)."""
 PROOF = 25
 """Parameters are set aside every so many steps, for the case that a number overflows after."""
 LOOKS, LOOKING = 10, 0.5
@@ -144,8 +142,8 @@ class _Trainer:
         expect_sparse_tensors()
         self.x, self.steps, self.generator, self.crew = x, steps, generator, crew
         self.start, self.l1 = sae, config.l1 if sae.architecture == "relu" else 0.0
-        self.sparsity = _sparsity(sae, x)
-        self.prefix = _prefix(sae)
+        self.sparsity = sparsity_of(sae, x)
+        self.prefix = prefix_of(sae)
         self.batch = min(config.batch_size, len(x))
         self.encoder = sae.W_enc.T.clone(memory_format=torch.contiguous_format)
         self.b_enc, self.decoder, self.b_dec = sae.b_enc.clone(), sae.W_dec.clone(), sae.b_dec.clone()
@@ -232,23 +230,6 @@ class _Trainer:
         if isinstance(self.sparsity, WholeBatch):
             tensors["threshold"] = self.sparsity.settled(self.x - b_dec, encoder, b_enc, self.crew)
         return SparseAutoencoder.from_tensors(tensors, self.start.architecture, self.start.k)
-
-
-def _sparsity(sae: SparseAutoencoder, x: Tensor) -> Sparsity:
-    if sae.architecture == "topk":
-        return EachRow(sae._k)
-    if sae.architecture == "relu":
-        return Positive()
-    k = float(sae.k or max(1.0, sae.encode_sparse(x[:SAMPLE]).nnz / len(x[:SAMPLE])))
-    return (OwnThresholds if sae.architecture == "jump_relu" else WholeBatch)(k, sae._floor.expand(sae.n_latents))
-
-
-def _prefix(sae: SparseAutoencoder) -> Tensor:
-    """The shortest prefix that each latent is in; all are in one and the same but for ``matryoshka``."""
-    if sae.architecture != "matryoshka":
-        return torch.zeros(sae.n_latents, dtype=torch.int32)
-    ends = torch.tensor([max(1, int(share * sae.n_latents)) for share in NESTED])
-    return torch.bucketize(torch.arange(sae.n_latents), ends, right=True, out_int32=True)
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, train
 from dynamics.sae.batches import Batch
 from dynamics.sae.config import Architecture
-from dynamics.sae.sparsity import OwnThresholds
+from dynamics.sae.sparsity import OwnThresholds, WholeBatch
 from dynamics.sae.threads import Crew
 from dynamics.sae.training import _Trainer, default_learning_rate
 
@@ -104,6 +104,12 @@ def test_a_threshold_rises_where_faint_codes_are_worth_less() -> None:
     batch = Batch.of(x, codes, torch.eye(2), torch.zeros(2, dtype=torch.int32), Crew(None))
     rule.learn(batch, torch.tensor([-1.0, -1.0, 0.0, 0.0]), 0.1)
     assert rule.relative[0] < 1 < rule.relative[1]
+
+
+def test_where_fewer_are_positive_all_of_them_fire() -> None:
+    rule = WholeBatch(2.0, torch.ones(3))
+    x = torch.tensor([[0.1, -1.0, -1.0], [-1.0, 0.2, 3.0]])
+    assert rule.codes(x, torch.eye(3), torch.zeros(3), Crew(None)).toarray().tolist() == x.clamp_min(0).tolist()
 
 
 def test_nested_latents_put_what_matters_first() -> None:
