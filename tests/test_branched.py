@@ -12,7 +12,8 @@ from dynamics.engines.inline import work_off
 from dynamics.files import RunDirectory, SnapshotRecord, snapshots, write_snapshot
 from dynamics.files.results import tracking_record
 from dynamics.files.saes import sae_records
-from dynamics.store import publish, query
+from dynamics.store.queries import query
+from dynamics.store.store import publish
 from tests.small_runs import MakeRun, activations
 
 SITE, FORK = "blocks.0", 30

@@ -19,7 +19,8 @@ from dynamics.files.saes import sae_records
 from dynamics.maintenance import check, prune, repair
 from dynamics.pipeline.plan import missing_jobs, remaining
 from dynamics.recorder import Recorder
-from dynamics.store import database, query
+from dynamics.store import database
+from dynamics.store.queries import query
 from dynamics.store.store import table_digests
 from tests.small_runs import MakeRun, runs_in
 

@@ -23,7 +23,7 @@ from dynamics.pipeline.plan import missing_jobs
 from dynamics.recorder import Recorder
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import every
-from dynamics.store import publish
+from dynamics.store.store import publish
 
 Acknowledge = Callable[[str], None]
 SAE = SaeConfig(n_latents=8, k=2, steps=5, batch_size=16)

@@ -19,7 +19,7 @@ from dynamics.files.snapshots import all_snapshots
 from dynamics.maintenance import check
 from dynamics.recorder import Recorder
 from dynamics.schedule import every
-from dynamics.store import query
+from dynamics.store.queries import query
 from studies.faults.cases import SAE, WIDTH, probe
 from studies.faults.injection import Child, Outcome, in_a_child
 from studies.faults.rewinding import EACH, START, Trail
