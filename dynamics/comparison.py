@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from dynamics.answers import counted
 from dynamics.charts.rows import Row, Source
@@ -16,6 +14,7 @@ from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import load_sae, sae_records
 from dynamics.files.snapshots import load_activations, snapshots
 from dynamics.run import Run
+from dynamics.tracking.linking import matching
 
 LIVE = "select latent, track from feature_history where site = $site and step = $step"
 ONSETS = "select track, step, censored from onsets where site = $site"
@@ -110,16 +109,11 @@ def _overlap(a: csr_array, b: csr_array) -> csr_array:
 
 
 def _matched(overlap: csr_array) -> list[tuple[int, int, float]]:
-    """The one-to-one pairs of largest summed overlap; every feature may stay alone in a column of its own."""
-    n, m = overlap.shape
+    """The one-to-one pairs of largest summed overlap; every feature may stay alone."""
     found = sp.coo_array(overlap)
-    rows, columns = np.concatenate([found.coords[0], np.arange(n)]), np.concatenate([found.coords[1], m + np.arange(n)])
-    costs = np.concatenate([2 - found.data, np.full(n, 2.0)])
-    if not n or not found.nnz:
-        return []
-    i, j = min_weight_full_bipartite_matching(csr_array((costs, (rows, columns)), shape=(n, m + n)))
-    dense: Float[np.ndarray, "n m"] = overlap.toarray()
-    return [(int(a), int(b), float(dense[a, b])) for a, b in zip(i, j, strict=True) if b < m]
+    i, j = (side.astype(np.int64) for side in found.coords)
+    chosen = matching(i, j, found.data, overlap.shape, 0.0)
+    return [(int(i[n]), int(j[n]), float(found.data[n])) for n in chosen]
 
 
 def _pair(sides: list[_Side], onsets: list[dict[int, Row]], i: int, j: int, overlap: float) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,25 @@ def step_files(directory: Path) -> dict[int, Path]:
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"no directory {directory}; name the one that holds the step_<n>.safetensors files")
-    found: dict[int, Path] = {}
-    for path in sorted(directory.iterdir()):
-        match = NAME.fullmatch(path.name)
-        if match is None:
-            continue
-        step = int(match[1])
-        if step in found:
-            raise ValueError(f"{found[step].name} and {path.name} in {directory} are both of step {step}; keep one")
-        found[step] = path
+    found = by_step(directory.iterdir(), NAME)
     if not found:
         raise FileNotFoundError(f"no step_<n>.safetensors in {directory}; {_there(directory)}")
+    return found
+
+
+def by_step(paths: Iterable[Path], name: re.Pattern[str]) -> dict[int, Path]:
+    """Those of the paths whose name fits, by the step that its first group says.
+
+    Raises:
+        ValueError: if two are of one step.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(paths):
+        if match := name.fullmatch(path.name):
+            if (step := int(match[1])) in found:
+                both = f"{found[step].name} and {path.name} in {path.parent}"
+                raise ValueError(f"{both} are both of step {step}; keep one")
+            found[step] = path
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 
 from dynamics.files.commits import DamagedError
 from dynamics.files.foreign_saes import LIBRARIES, read_foreign_sae
-from dynamics.files.importing import file_header, step_files
+from dynamics.files.importing import by_step, file_header, step_files
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, sae_records, write_sae
 from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
@@ -101,12 +101,7 @@ def step_folders(directory: Path) -> dict[int, Path]:
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"no directory {directory}; name the one that holds the folders step_<n>")
-    found: dict[int, Path] = {}
-    for path in sorted(directory.iterdir()):
-        if path.is_dir() and (match := FOLDER.fullmatch(path.name)):
-            if (step := int(match[1])) in found:
-                raise ValueError(f"{found[step].name} and {path.name} in {directory} are both of step {step}; keep one")
-            found[step] = path
+    found = by_step(filter(Path.is_dir, directory.iterdir()), FOLDER)
     if not found:
         raise FileNotFoundError(f"no folder step_<n> in {directory}; each is to hold what the library wrote for a step")
     return found

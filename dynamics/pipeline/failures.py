@@ -40,6 +40,7 @@ def failures(run: RunDirectory) -> list[Failure]:
 
 
 def given_up(run: RunDirectory) -> dict[Job, Failure]:
+    """The failures of jobs that are not tried again."""
     return {failure.job: failure for failure in failures(run) if failure.given_up}
 
 

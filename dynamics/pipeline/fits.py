@@ -60,7 +60,7 @@ def fit_null(run: RunDirectory, state: SiteState, seed: int) -> None:
     _remove_stale_nulls(run, state)
     chosen, (start, *rest) = settings(run), null_span(state, seed)
     before, rows, config = _inputs(run, state, start.step, chosen)
-    sae, made = load_sae(run, start), {r.step: r for r in state.others if (r.arm, r.seed) == ("null", seed)}
+    sae, made = load_sae(run, start), {record.step: record for record in state.null_chain(seed)}
     for record, x in zip(rest, null_snapshots(run, state, seed), strict=True):
         if record.step in made:
             sae = load_sae(run, made[record.step])

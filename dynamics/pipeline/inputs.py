@@ -51,6 +51,7 @@ def usable_activations(run: RunDirectory, record: SnapshotRecord) -> Float[Tenso
 
 
 def require_finite(x: Float[Tensor, "rows d_in"]) -> None:
+    """Raises Unusable where activations are not numbers that can be reckoned with."""
     bad = ~(x.abs() <= LARGEST)
     if bool(bad.any()):
         raise Unusable(f"nonfinite: {100 * float(bad.float().mean()):.2g}% NaN, Inf or beyond {LARGEST:g}")

@@ -65,6 +65,10 @@ class SiteState:
         names = "\n".join([f"rules {TRACKING}", *sorted(parts)])
         return f"{len(self.chain):06d}-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
 
+    def null_chain(self, seed: int) -> list[SaeRecord]:
+        """The SAEs that null chain number ``seed`` has after its start, ascending by step."""
+        return sorted((r for r in self.others if (r.arm, r.seed) == ("null", seed)), key=lambda r: r.step)
+
     def snapshot(self, step: int) -> SnapshotRecord:
         return next(record for record in self.snapshots if record.step == step)
 
@@ -100,13 +104,12 @@ def site_state(run: RunDirectory, site: str, branch: str | None = None) -> SiteS
 
 def _without_stale_nulls(state: SiteState) -> SiteState:
     """Leaves out null chains that ran over other checkpoints than they would now: snapshots came in between."""
-    made: dict[int, list[int]] = {}
-    for record in sorted(state.others, key=lambda record: record.step):
-        if record.arm == "null":
-            made.setdefault(record.seed, []).append(record.step)
-    spans = {seed: null_span(state, seed)[1:] for seed in range(len(null_starts(len(state.chain))))}
-    fresh = {seed for seed, steps in made.items() if steps == [r.step for r in spans.get(seed, [])[: len(steps)]]}
-    return replace(state, others=[r for r in state.others if r.arm != "null" or r.seed in fresh])
+    fresh = []
+    for seed in range(len(null_starts(len(state.chain)))):
+        made, span = state.null_chain(seed), null_span(state, seed)[1:]
+        if [r.step for r in made] == [r.step for r in span[: len(made)]]:
+            fresh += made
+    return replace(state, others=[*fresh, *(r for r in state.others if r.arm != "null")])
 
 
 def missing_jobs(run: RunDirectory, *, growing: bool = False) -> list[Job]:

@@ -48,8 +48,7 @@ def _chain(run: RunDirectory, state: SiteState) -> Series:
 def _null_chain(run: RunDirectory, state: SiteState, seed: int) -> Series:
     """The chain's SAE at the start, then the null arm's on surrogates."""
     start, *_ = null_span(state, seed)
-    fitted = [record for record in state.others if record.arm == "null" and record.seed == seed]
-    records = [start, *sorted(fitted, key=lambda record: record.step)]
+    records = [start, *state.null_chain(seed)]
     activations: list[Tensor] = []
 
     def load(position: int) -> Checkpoint:

@@ -62,7 +62,7 @@ def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     found = [
         _best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))
     ]
-    return [replace(d, coverage=min(1.0, d.coverage / usual_coverage)) for d in found]
+    return [replace(d, coverage=min(1.0, d.coverage / max(usual_coverage, 1e-9))) for d in found]
 
 
 def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndarray, " family"]]:

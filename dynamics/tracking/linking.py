@@ -85,19 +85,29 @@ def best_by(
 
 def assign(scored: Scored, n_earlier: int, n_later: int, threshold: float) -> Int[np.ndarray, " links"]:
     """Which candidate pairs make the one-to-one matching of largest total score above ``threshold``."""
-    pairs, score = scored.pairs, scored.score
-    usable = np.flatnonzero(score > threshold)
+    return matching(scored.pairs.i, scored.pairs.j, scored.score, (n_earlier, n_later), threshold)
+
+
+def matching(
+    i: Int[np.ndarray, " pairs"],
+    j: Int[np.ndarray, " pairs"],
+    score: Float[np.ndarray, " pairs"],
+    sizes: tuple[int, int],
+    threshold: float,
+) -> Int[np.ndarray, " matched"]:
+    """Which pairs make the one-to-one matching of largest total score above ``threshold``, scores being at most 1."""
+    usable, (n, m) = np.flatnonzero(score > threshold), sizes
     if len(usable) == 0:
         return usable
-    # Every earlier latent may stay alone in a private column; costs are shifted since the solver drops explicit zeros.
-    rows = np.concatenate([pairs.i[usable], np.arange(n_earlier)])
-    columns = np.concatenate([pairs.j[usable], n_later + np.arange(n_earlier)])
-    costs = np.concatenate([2 - score[usable], np.full(n_earlier, 2 - threshold)])
-    graph = sp.csr_array((costs, (rows, columns)), shape=(n_earlier, n_later + n_earlier))
+    # Each on the left may stay alone in a private column; costs are shifted since the solver drops explicit zeros.
+    rows = np.concatenate([i[usable], np.arange(n)])
+    columns = np.concatenate([j[usable], m + np.arange(n)])
+    costs = np.concatenate([2 - score[usable], np.full(n, 2 - threshold)])
+    graph = sp.csr_array((costs, (rows, columns)), shape=(n, m + n))
     matched_rows, matched_columns = min_weight_full_bipartite_matching(graph)
-    real = matched_columns < n_later
-    chosen = matched_rows[real].astype(np.int64) * n_later + matched_columns[real]
-    return np.flatnonzero(np.isin(pairs.i * n_later + pairs.j, chosen))
+    real = matched_columns < m
+    chosen = matched_rows[real].astype(np.int64) * m + matched_columns[real]
+    return np.flatnonzero(np.isin(i * m + j, chosen))
 
 
 def link(scored: Scored, decoys: Float[np.ndarray, " decoys"], sizes: tuple[int, int], threshold: float) -> Links:

@@ -76,10 +76,6 @@ class Timeline:
         first, last = self.tracks.ends[self.track_of(index)].T
         return np.asarray(self.starts(index) & (first < last))
 
-    def following(self, index: int) -> Int[np.ndarray, " live"]:
-        """Position at the next checkpoint of each latent's track; -1 where it is not there."""
-        return self.position_at(index, index + 1)
-
     def position_at(self, index: int, other: int) -> Int[np.ndarray, " live"]:
         """Position at ``other`` of the track of every live latent of ``index``; -1 where it is not there."""
         if not 0 <= other < len(self):
