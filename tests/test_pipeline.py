@@ -21,7 +21,7 @@ from dynamics.files.results import tracking_record
 from dynamics.files.saes import SaeRecord, latents_table, load_contexts, load_latents, load_sae, sae_records, write_sae
 from dynamics.files.settings import write_settings
 from dynamics.files.snapshots import snapshots
-from dynamics.pipeline import execution, failures, fits
+from dynamics.pipeline import execution, failures, fits, plan
 from dynamics.pipeline.execution import attempt
 from dynamics.pipeline.failures import given_up
 from dynamics.pipeline.geometry import geometry
@@ -138,6 +138,21 @@ def imported(run: RunDirectory, step: int, n_latents: int, architecture: Archite
     facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True, "k": 3 if architecture == "topk" else None}
     record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, **facts)
     write_sae(run, record, sae.tensors(), latents)
+
+
+def test_null_chains_over_surrogates_of_other_rules_are_made_anew(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(5)
+    work_off(run)
+    assert not missing_jobs(run)
+    other = plan.SURROGATES + 1
+    for module in (plan, fits):
+        monkeypatch.setattr(module, "SURROGATES", other)
+    assert [job.kind for job in missing_jobs(run)] == ["null"]
+    work_off(run)
+    assert {record.rules for record in sae_records(run, SITE, "null")} == {other}
+    assert not missing_jobs(run)
 
 
 def test_checkpoints_that_come_in_between_have_null_chains_over_what_is_there_now(make_run: MakeRun) -> None:

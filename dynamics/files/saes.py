@@ -51,6 +51,8 @@ class SaeRecord:
     """Whether the chain was begun anew here."""
     imported: bool = False
     """Made elsewhere, not trained by us."""
+    rules: int = 0
+    """Of the null arm: the version of the rules that its surrogate snapshots were made by."""
     geometry: dict[str, float] = field(default_factory=dict)
     """Measured on the snapshot: scale, effective_rank, top_share, procrustes_residual."""
     path: str = ""

@@ -18,7 +18,7 @@ from dynamics.files.snapshots import load_activations
 from dynamics.pipeline.geometry import geometry
 from dynamics.pipeline.inputs import held_out, seeded, settings, usable_activations
 from dynamics.pipeline.nulls import null_snapshots
-from dynamics.pipeline.plan import SiteState, null_span
+from dynamics.pipeline.plan import SURROGATES, SiteState, null_span
 from dynamics.sae.config import SaeConfig
 from dynamics.sae.metrics import Metrics
 from dynamics.sae.series import Fit, Scaling, better, fit_independent, fit_next, gate_fails
@@ -132,6 +132,7 @@ def _write(
         **asdict(fit.metrics),
         revived=fit.log.revived + fit.refreshed,
         restarted=fit.restarted,
+        rules=SURROGATES if arm == "null" else 0,
         geometry=shape or {},
     )
     codes = fit.sae.encode_sparse(x)

@@ -23,6 +23,8 @@ SEED_POSITIONS = (3, 12, 48)
 GROWTH = 1.25
 """While training goes on, a site is tracked again when its chain has grown by this factor."""
 
+SURROGATES = 1
+"""Counts up when surrogate snapshots are made by other rules, so that null chains over the old ones are made anew."""
 TRACKING = 4
 """Counts up when tracking says something else of the same SAEs, so that every run is tracked again."""
 
@@ -103,11 +105,11 @@ def site_state(run: RunDirectory, site: str, branch: str | None = None) -> SiteS
 
 
 def _without_stale_nulls(state: SiteState) -> SiteState:
-    """Leaves out null chains that ran over other checkpoints than they would now: snapshots came in between."""
+    """Leaves out null chains that would run over other checkpoints now, or over surrogates made by other rules."""
     fresh = []
     for seed in range(len(null_starts(len(state.chain)))):
         made, span = state.null_chain(seed), null_span(state, seed)[1:]
-        if [r.step for r in made] == [r.step for r in span[: len(made)]]:
+        if [(r.step, r.rules) for r in made] == [(r.step, SURROGATES) for r in span[: len(made)]]:
             fresh += made
     return replace(state, others=[*fresh, *(r for r in state.others if r.arm != "null")])
 

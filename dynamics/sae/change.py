@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,67 +12,53 @@ from jaxtyping import Float, Int
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.tracking.checkpoint import Checkpoint, live_checkpoint
-from dynamics.tracking.similarity import candidate_pairs
+from dynamics.sae.continuations import Seen, changes, sure_continuations
 
-SURE = 0.5
-"""Smallest code correlation of a sure continuation."""
-MARGIN = 0.2
-"""How far it must be above every other candidate of either latent."""
-STRATA = 4
-"""Groups of latents by firing rate in which change is measured apart; fewer where a group would have too few."""
-PER_STRATUM = 10
+DENSITIES = 4
+"""Groups of latents by firing rate in which the spread of codes is measured; fewer where one would have too few."""
+SIZES = 8
+"""Groups of codes by size in which it is measured how many stay."""
+PER_GROUP = 10
 """Sure continuations that a group needs; with fewer in all nothing is known, and nothing is said to change."""
 STANDING = 0.005
 """Share of the mean variance of a direction with which the turn of the space is held to no turn: what only the features
 that died or were born could tell about it is noise."""
-FEW_ROWS = 5
-"""Rows on which both ends of a continuation must fire for the spread of its codes to be known."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Activations in scaled units as an SAE for scaled units sees them."""
-
-    x: Float[Tensor, "rows d_in"]
-    sae: SparseAutoencoder
-
-    @cached_property
-    def codes(self) -> sp.csc_array:
-        """float32 [rows, latents]"""
-        return sp.csc_array(self.sae.encode_sparse(self.x))
-
-    @cached_property
-    def residual(self) -> Float[Tensor, "rows d_in"]:
-        """What the SAE does not reconstruct."""
-        return self.x - self.sae.decode(sp.csr_array(self.codes))
-
-    @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """Its live latents, as tracking sees them."""
-        return live_checkpoint(0, self.x.numpy(), sp.csr_array(self.codes), self.sae.W_dec.numpy(), 1.0)
+TELLING = 0.5
+"""Share that stays under retraining and noise alone from which it can be told how much the model moves."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How features that go on change from one checkpoint to the next, by how often they fire."""
+    """How features that go on change from one checkpoint to the next."""
 
-    density: Float[np.ndarray, " strata"]
+    size: Float[np.ndarray, " sizes"]
+    """Of codes, ascending."""
+    kept: Float[np.ndarray, " sizes"]
+    """Share of the firing rows that stay firing rows where codes are as large: small ones come and go."""
+    density: Float[np.ndarray, " densities"]
     """Share of rows on which the latents of each group fire, ascending."""
-    kept: Float[np.ndarray, " strata"]
-    """Share of the firing rows that stay firing rows."""
-    spread: Float[np.ndarray, " strata"]
+    spread: Float[np.ndarray, " densities"]
     """Standard deviation of the logarithm of the later code over the earlier one, on rows that stay."""
     residual_kept: float
     """Cosine between what the SAEs leave unexplained before and after, row by row, in [0, 1]."""
     turn: Float[Tensor, "d_in d_in"]
     """The orthogonal map of the whole space: scaled activations @ turn."""
 
-    def at(self, density: Float[np.ndarray, " latents"]) -> tuple[Float[np.ndarray, " latents"], ...]:
-        """``kept`` and ``spread`` of latents that fire on these shares of the rows."""
-        where, known = (np.log(np.maximum(share, 1e-9)) for share in (density, self.density))
-        return np.interp(where, known, self.kept), np.interp(where, known, self.spread)
+    def kept_at(self, size: Float[np.ndarray, " codes"]) -> Float[np.ndarray, " codes"]:
+        """Chance that the row of a code of this size stays a firing row."""
+        return _between(size, self.size, self.kept)
+
+    def spread_at(self, density: Float[np.ndarray, " latents"]) -> Float[np.ndarray, " latents"]:
+        """``spread`` of latents that fire on these shares of the rows."""
+        return _between(density, self.density, self.spread)
+
+
+def _between(
+    at: Float[np.ndarray, " n"], known: Float[np.ndarray, " m"], values: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, " n"]:
+    """Linear in the logarithm of ``at``; the outermost values beyond what is known."""
+    where, given = (np.log(np.maximum(x, 1e-9)) for x in (at, known))
+    return np.asarray(np.interp(where, given, values))
 
 
 def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"]) -> Change:
@@ -92,14 +76,54 @@ def measure_change(earlier: Seen, later: Seen, donors: Int[np.ndarray, " rows"])
     refitted = Seen(earlier.x @ turn, later.sae)
     residual_kept = _residual_kept(earlier, later, refitted, turn)
     i, j = sure_continuations(earlier, later)
-    if len(i) < PER_STRATUM:
-        return Change(np.ones(1), np.ones(1), np.zeros(1), residual_kept, turn)
+    if len(i) < PER_GROUP:
+        return Change(np.ones(1), np.ones(1), np.ones(1), np.zeros(1), residual_kept, turn)
     exchanged = Seen(exchange(earlier, donors, residual_kept), earlier.sae)
-    total, retrained = _changes(earlier, later, i, j), _changes(earlier, refitted, i, j)
-    noise = _changes(earlier, exchanged, i, i)
-    kept = np.clip(total.kept / np.maximum(retrained.kept * noise.kept, 1e-3), 0, 1)
-    variance = total.spread**2 - retrained.spread**2 - noise.spread**2
-    return Change(total.density, kept, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
+    edges = _edges(earlier.codes[:, i])
+    total, retrained, noise = (
+        changes(earlier, other, (i, j), edges) for other, j in ((later, j), (refitted, j), (exchanged, i))
+    )
+    usual = retrained.kept * noise.kept
+    size, kept = _by_size(edges, np.where(usual >= TELLING, total.kept / np.maximum(usual, TELLING), np.nan))
+    rates = np.diff(earlier.codes.indptr)[i] / len(earlier.x)
+    density, variance = _by_density(rates, total.spread**2 - retrained.spread**2 - noise.spread**2)
+    return Change(size, np.clip(kept, 0, 1), density, np.sqrt(np.maximum(variance, 0)), residual_kept, turn)
+
+
+def _edges(codes: sp.csc_array) -> Float[np.ndarray, " edges"]:
+    """Quantiles of the codes, every latent counting the same: a dense one has more codes than a hundred rare ones."""
+    fires = np.diff(codes.indptr)
+    order = np.argsort(codes.data, kind="stable")
+    below = np.cumsum(np.repeat(1 / np.maximum(fires, 1), fires)[order])
+    count = max(1, min(SIZES, len(fires) // PER_GROUP))
+    where = np.searchsorted(below, np.linspace(0, below[-1], count + 1)).clip(max=len(order) - 1)
+    return np.asarray(codes.data[order[where]], dtype=np.float64)
+
+
+def _by_size(
+    edges: Float[np.ndarray, " edges"], kept: Float[np.ndarray, "sure sizes"]
+) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
+    """Medians over the continuations that enough codes of a size tell of; nothing goes where none is known.
+
+    What one continuation shows was divided by what the same one shows under retraining: latents differ in this far more
+    than the model changes them.
+    """
+    known = np.isfinite(kept).sum(axis=0) >= PER_GROUP
+    if not known.any():
+        return np.ones(1), np.ones(1)
+    return ((edges[:-1] + edges[1:]) / 2)[known], np.nanmedian(kept[:, known], axis=0)
+
+
+def _by_density(
+    density: Float[np.ndarray, " sure"], variance: Float[np.ndarray, " sure"]
+) -> tuple[Float[np.ndarray, " densities"], Float[np.ndarray, " densities"]]:
+    """Medians of both over the continuations of each group."""
+    count = max(1, min(DENSITIES, len(density) // PER_GROUP))
+    groups = np.array_split(np.argsort(density, kind="stable"), count)
+    return (
+        np.array([np.median(density[group]) for group in groups]),
+        np.array([_median(variance[group], variance) for group in groups]),
+    )
 
 
 def residual_kept(earlier: Seen, later: Seen) -> float:
@@ -153,84 +177,10 @@ def mixed(
     return kept * own + math.sqrt(1 - kept**2) * other
 
 
-def sure_continuations(
-    earlier: Seen, later: Seen, least: float = SURE, margin: float = MARGIN
-) -> tuple[Int[np.ndarray, " sure"], Int[np.ndarray, " sure"]]:
-    """Latents of both SAEs whose codes correlate with each other's the most.
-
-    Args:
-        earlier: one checkpoint.
-        later: the other, the same rows.
-        least: smallest correlation.
-        margin: how far it must be above every other candidate of either latent.
-    """
-    one, other = earlier.checkpoint, later.checkpoint
-    pairs = candidate_pairs(one, other)
-    best_i, next_i = _best_two(pairs.i, pairs.correlation, one.n_live)
-    best_j, next_j = _best_two(pairs.j, pairs.correlation, other.n_live)
-    runner_up = np.maximum(next_i[pairs.i], next_j[pairs.j])
-    mutual = (pairs.correlation >= best_i[pairs.i]) & (pairs.correlation >= best_j[pairs.j])
-    sure = mutual & (pairs.correlation >= least) & (pairs.correlation >= runner_up + margin)
-    return one.latents[pairs.i[sure]], other.latents[pairs.j[sure]]
-
-
-def _best_two(
-    index: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"], size: int
-) -> tuple[Float[np.ndarray, " live"], Float[np.ndarray, " live"]]:
-    """The largest and the second largest score of each index; -1 where there is none."""
-    order = np.lexsort((-score, index))
-    index, score = index[order], score[order]
-    rank = np.arange(len(index)) - np.searchsorted(index, index, side="left")
-    both = np.full((2, size), -1.0)
-    both[rank[rank < 2], index[rank < 2]] = score[rank < 2]
-    return both[0], both[1]
-
-
-@dataclass(frozen=True)
-class _Changes:
-    density: Float[np.ndarray, " strata"]
-    kept: Float[np.ndarray, " strata"]
-    spread: Float[np.ndarray, " strata"]
-
-
-def _changes(one: Seen, other: Seen, i: Int[np.ndarray, " sure"], j: Int[np.ndarray, " sure"]) -> _Changes:
-    """Medians over the continuations of each group."""
-    rates = np.diff(one.codes.indptr)[i] / one.codes.shape[0]
-    kept, spread = np.array([_kept_and_spread(*pair) for pair in _columns(one.codes, other.codes, i, j)]).T
-    groups = np.array_split(np.argsort(rates, kind="stable"), max(1, min(STRATA, len(i) // PER_STRATUM)))
-    medians = ([_median(values[group], values) for group in groups] for values in (rates, kept, spread))
-    return _Changes(*map(np.asarray, medians))
-
-
 def _median(values: Float[np.ndarray, " group"], all_: Float[np.ndarray, " sure"]) -> float:
     """Of those that are known; of all groups where none is known in this one, and 0 where none is at all."""
     known = next((v for v in (values, all_) if np.isfinite(v).any()), None)
     return 0.0 if known is None else float(np.nanmedian(known))
-
-
-Column = tuple[Int[np.ndarray, "..."], Float[np.ndarray, "..."]]
-"""Rows on which a latent fires, ascending, and its codes there."""
-
-
-def _columns(
-    one: sp.csc_array, other: sp.csc_array, i: Int[np.ndarray, " sure"], j: Int[np.ndarray, " sure"]
-) -> Iterator[tuple[Column, Column]]:
-    for a, b in zip(i, j, strict=True):
-        first, second = (slice(codes.indptr[n], codes.indptr[n + 1]) for codes, n in ((one, a), (other, b)))
-        yield (one.indices[first], one.data[first]), (other.indices[second], other.data[second])
-
-
-def _kept_and_spread(one: Column, other: Column) -> tuple[float, float]:
-    _, here, there = np.intersect1d(one[0], other[0], assume_unique=True, return_indices=True)
-    kept = len(here) / max(1, len(one[0]))
-    if len(here) < FEW_ROWS:
-        return kept, float("nan")
-    return kept, _robust_deviation(np.log(other[1][there]) - np.log(one[1][here]))
-
-
-def _robust_deviation(values: Float[np.ndarray, " n"]) -> float:
-    low, high = np.quantile(values, [0.25, 0.75])
-    return float((high - low) / 1.349)  # of a normal distribution the interquartile range is 1.349 deviations
 
 
 def _cosine(one: Float[Tensor, "rows d_in"], other: Float[Tensor, "rows d_in"]) -> float:

@@ -22,13 +22,12 @@ from torch import Tensor
 from dynamics.sae.autoencoder import SparseAutoencoder
 from dynamics.sae.change import (
     Change,
-    Seen,
     lasting_share,
     measure_change,
     mixed,
     residual_kept,
-    sure_continuations,
 )
+from dynamics.sae.continuations import Seen, sure_continuations
 from dynamics.sae.scaling import Scaling
 from dynamics.sae.threads import one_thread
 from dynamics.tracking.carried import Carrier
@@ -163,9 +162,9 @@ class Surrogate:
         """
         seen, features = self.seen, _features(self.seen, self.standing)
         passing = _residual(seen, features) - self.fixed
-        kept = max(0.0, change.residual_kept - self.share) / max(1 - self.share, 1e-6)
+        kept = max(0.0, 1 - (1 - change.residual_kept) / max(1 - self.share, 1e-6))
         codes = sp.csr_array(jittered(features, change, rng))
-        noise = self.fixed + mixed(passing, passing[torch.from_numpy(donors)], min(1.0, kept))
+        noise = self.fixed + mixed(passing, passing[torch.from_numpy(donors)], kept)
         x = (seen.sae.decode(codes) + noise) @ change.turn
         scaling = Scaling.of(x)
         made = Seen(scaling.apply(x), _turned(seen.sae, change.turn))
@@ -196,12 +195,13 @@ def jittered(codes: sp.csc_array, change: Change, rng: np.random.Generator) -> s
     rows, n = codes.shape
     fires = np.diff(codes.indptr)
     column = np.repeat(np.arange(n), fires)
-    kept, spread = change.at(fires / rows)
-    stays = rng.random(codes.nnz) < kept[column]
+    stays = rng.random(codes.nnz) < change.kept_at(codes.data)
     where = codes.indices.astype(np.int64)
     moved = _other_rows(column[~stays], column * rows + where, rows, rng)
     where[~stays] = np.where(moved >= 0, moved, where[~stays])
-    values = np.where(stays, _resized(codes, column, spread, rng), codes.data).astype(np.float32)
+    values = np.where(stays, _resized(codes, column, change.spread_at(fires / rows), rng), codes.data).astype(
+        np.float32
+    )
     return sp.csc_array((values, (where, column)), shape=codes.shape)
 
 
