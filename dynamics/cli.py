@@ -316,6 +316,7 @@ def _compare(commands: Any) -> None:
     p = _command(commands, "compare", compare, "say what two runs on the same probe have in common")
     _run_argument(p)
     p.add_argument("other", metavar="RUN", help="another run, e.g. of another seed")
+    p.add_argument("-o", "--output", metavar="FILE", help="a page with pictures besides, e.g. compared.html")
 
 
 def compare(given: argparse.Namespace) -> int:
@@ -324,7 +325,14 @@ def compare(given: argparse.Namespace) -> int:
     from dynamics.comparison import comparison_text
     from dynamics.run import open as open_run
 
-    print(comparison_text(compared(open_run(given.run), open_run(given.other))))
+    runs = open_run(given.run), open_run(given.other)
+    if given.output is None:
+        print(comparison_text(compared(*runs)))
+        return 0
+    from dynamics.report.comparison import report_on_two
+
+    print(comparison_text(report_on_two(*runs, given.output)))
+    print(f"\nwrote {given.output}")
     return 0
 
 
