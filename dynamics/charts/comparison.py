@@ -10,7 +10,7 @@ import numpy as np
 
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, finished, note, sentence, values
 
 BOTH = """
@@ -149,7 +149,7 @@ def side_by_side(first: History, second: History, site: str) -> Any:
     parts += [_lines(axis, found, merged, name, lowest=name == shown[-1]) for name in shown]
     never = [name for name in _PANELS[2:] if name not in shown]
     said = f"{site}. Counts per checkpoint." + (f" Neither run has published {', '.join(never)}." if never else "")
-    drawn = alt.vconcat(*parts, spacing=24)
+    drawn = stacked(parts, spacing=24)
     return finished(drawn, title, [said, merged_note(merged)], f"-- asked of each run\n{sql}")
 
 
@@ -186,7 +186,7 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=alt.Axis(tickCount=3, format=",.3~g"))
     tooltip = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("value:Q", title=name)]
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR, tooltip=tooltip)
-    layers = [base.mark_line(strokeWidth=1.6), note(name, x=14, y=-9, bold=True)]
+    layers = [pointed(axis, rows, labels=lowest), base.mark_line(strokeWidth=1.6), note(name, x=14, y=-9, bold=True)]
     if len(rows) <= 120:
-        layers.insert(1, base.mark_point(filled=True, opacity=1, size=16))
+        layers.insert(2, base.mark_point(filled=True, opacity=1, size=16))
     return alt.layer(*layers, width=WIDTH, height=74)

@@ -149,15 +149,16 @@ def pointed(axis: StepAxis, rows: list[Row], *, labels: bool) -> Any:
     )
     steps = [{"step": step} for step in dict.fromkeys(row["step"] for row in rows)]
     rule = alt.Chart(values(steps)).mark_rule(color=FAINT, strokeWidth=1)
-    shown = alt.condition(pointer, alt.value(0.6), alt.value(0))
+    # Spelled out: what alt.condition gives is checked against the whole schema, which takes longer than all the rest.
+    shown = alt.OpacityValue(0, condition={"param": "pointer", "empty": False, "value": 0.6})
     return rule.encode(x=axis.x(labels=labels), opacity=shown).add_params(pointer)
 
 
-def stacked(panels: list[Any]) -> Any:
+def stacked(panels: list[Any], spacing: int = 14) -> Any:
     """Panels below each other, their pointers made one, which is what Altair warns of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Automatically deduplicated")
-        return alt.vconcat(*panels)
+        return alt.vconcat(*panels, spacing=spacing)
 
 
 def merged_note(merged: Mapping[int, int]) -> str:

@@ -92,7 +92,7 @@ def test_a_click_on_a_relative_and_on_a_neighbour_goes_there(tab: Tab, explorer:
     go_to(page, child)
     neighbours = page.locator("marimo-table").nth(1)
     row = neighbours.locator("tbody tr").first
-    other = int(row.locator("td").nth(2).inner_text())
+    other = int(row.locator("td").nth(1).inner_text())
     row.get_by_role("checkbox").click()
     shows(page, other)
 
