@@ -79,9 +79,9 @@ def test_onsets_on_the_diagonal_are_at_the_same_step() -> None:
     assert title.startswith("1 of 4 shared features are there from the start in both; 1 come earlier in the first run")
 
 
-@pytest.mark.parametrize("checkpoints", [2, 25, 200])
+@pytest.mark.parametrize("checkpoints", [2, 25])
 def test_two_histories_beside_each_other(checkpoints: int) -> None:
-    runs = [synthetic_run(checkpoints, seed=seed, quiet=seed > 0) for seed in (0, 1)]
+    runs = [synthetic_run(checkpoints, sites=SITES[:1], seed=seed, quiet=seed > 0) for seed in (0, 1)]
     chart = charts.side_by_side(*runs, SITES[0]).to_dict()
     drawn = {row["run"] for rows in chart["datasets"].values() for row in rows if "value" in row}
     assert drawn == {"first run", "second run"}

@@ -82,13 +82,21 @@ def onset_pairs(shared: list[Row], steps: list[int], place: str) -> Any:
         return sentence("No feature that both runs have is dated in both.", title)
     axis = StepAxis(tuple(sorted(set(steps))), _SIDE)
     merged = axis.merged(_CELLS)
+    how = [
+        f"{place}. Onset: since when the activations carry a feature. Area: number of features.",
+        "Above the line: earlier in the first run; below: earlier in the second.",
+    ]
+    return finished(_scattered(axis, dated, merged), title, [*how, merged_note(merged)], "")
+
+
+def _scattered(axis: StepAxis, dated: list[Row], merged: dict[int, int]) -> Any:
     cells = Counter((*(merged.get(step, step) for step in row["onsets"]), all(row["early"])) for row in dated)
     rows = [
         {"first": first, "second": second, "when": _WHEN[early], "features": number}
         for (first, second, early), number in sorted(cells.items())
     ]
     largest = max(cells.values())
-    size = alt.Size("features:Q", scale=alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 1600)]), legend=None)
+    area = alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 1600)])
     colour = alt.Color(
         "when:N",
         scale=alt.Scale(domain=list(_WHEN.values()), range=[INK, BAND]),
@@ -97,21 +105,15 @@ def onset_pairs(shared: list[Row], steps: list[int], place: str) -> Any:
     tooltip = [
         alt.Tooltip("first:Q", title="first run", format=",d"),
         alt.Tooltip("second:Q", title="second run", format=",d"),
-        alt.Tooltip("features:Q", format=",d"), alt.Tooltip("when:N"),
-    ]  # fmt: skip
+        alt.Tooltip("features:Q", format=",d"),
+        alt.Tooltip("when:N"),
+    ]
     x, y = axis.x("first", title="first run"), axis.y("second", title="second run")
     ends = [{"first": step, "second": step} for step in (axis.steps[0], axis.steps[-1])]
-    layers = [
-        alt.Chart(values(ends)).mark_line(color=FAINT, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y),
-        alt.Chart(values(rows))
-        .mark_circle(opacity=0.85, stroke="white", strokeWidth=0.5)
-        .encode(x=x, y=y, size=size, color=colour, tooltip=tooltip),
-    ]
-    how = [
-        f"{place}. Onset: since when the activations carry a feature. Area: number of features.",
-        "Above the line: earlier in the first run; below: earlier in the second.",
-    ]
-    return finished(alt.layer(*layers, width=_SIDE, height=_SIDE), title, [*how, merged_note(merged)], "")
+    line = alt.Chart(values(ends)).mark_line(color=FAINT, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y)
+    dots = alt.Chart(values(rows)).mark_circle(opacity=0.85, stroke="white", strokeWidth=0.5)
+    size = alt.Size("features:Q", scale=area, legend=None)
+    return alt.layer(line, dots.encode(x=x, y=y, size=size, color=colour, tooltip=tooltip), width=_SIDE, height=_SIDE)
 
 
 _WHEN = {False: "dated in a run at least", True: "there at the first checkpoint of both"}

@@ -152,6 +152,7 @@ def test_never_too_many_marks() -> None:
         chart = draw(run, "a")
         assert marks(chart) <= MARKS, draw.__name__
         assert "3,000 checkpoints are drawn as" in subtitle(chart).replace("2,999", "3,000"), draw.__name__
+    assert marks(charts.side_by_side(run, run, "a")) <= MARKS
     assert "3,000 births and 3,000 deaths" in title(charts.population(run, "a"))
 
 

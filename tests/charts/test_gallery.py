@@ -131,12 +131,12 @@ def test_what_was_there_at_first_leaves_room_for_what_came(early: int, cut: bool
 
 
 def test_bubbles_have_the_area_of_their_number_and_room() -> None:
-    chart = charts.events(synthetic_run(200))
+    chart = charts.events(synthetic_run(90))
     [area] = {str(part["encoding"]["size"]["scale"]) for part in chart.to_dict()["vconcat"]}
     assert "'domain': [0, " in area
     assert "'range': [0, " in area
     assert len({row["step"] for row in data(chart)}) <= 60
-    assert "200 checkpoints are drawn as" in subtitle(chart)
+    assert "90 checkpoints are drawn as" in subtitle(chart)
 
 
 def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None:
