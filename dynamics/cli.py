@@ -263,7 +263,10 @@ def _sql(commands: Any) -> None:
     p = _command(commands, "sql", sql, "ask the run's views with SQL")
     _run_argument(p)
     p.add_argument("query", metavar="QUERY", help='e.g. "select kind, count(*) from events group by kind"')
-    p.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    p.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table",
+        help="default: table; csv has each cell as it is: a spreadsheet takes a text that begins with = for a formula",
+    )  # fmt: skip
 
 
 def sql(given: argparse.Namespace) -> int:
