@@ -116,7 +116,7 @@ def _scattered(axis: StepAxis, dated: list[Row], merged: dict[int, int]) -> Any:
     return alt.layer(line, dots.encode(x=x, y=y, size=size, color=colour, tooltip=tooltip), width=_SIDE, height=_SIDE)
 
 
-_WHEN = {False: "dated in a run at least", True: "there at the first checkpoint of both"}
+_WHEN = {False: "came later in one run at least", True: "there at the first checkpoint of both"}
 
 
 def _order(dated: list[Row]) -> str:
