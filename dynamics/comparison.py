@@ -47,7 +47,8 @@ def compare(first: Run, second: Run) -> list[Compared]:
     than 30 % of their rows are not matched. Directions are not compared: two networks have no basis in common.
 
     Raises:
-        ValueError: if the runs have no site in common, looked at no common step, or were shown different probes.
+        ValueError: if the runs have no site in common, looked at no common step, were shown different probes, or one
+            has not been tracked.
     """
     sites = [site for site in first.sites() if site in second.sites()]
     if not sites:
@@ -95,6 +96,10 @@ def _fires(run: Run, site: str, step: int) -> _Side:
     shot = next(record for record in snapshots(directory, site) if record.step == step)
     record = next(record for record in sae_records(directory, site, arm="chain") if record.step == step)
     live = Source(run).rows(LIVE, site=site, step=step)
+    if not live:
+        raise ValueError(
+            f"{site}: {run.path} has no tracked feature at step {step:,}; `dynamics analyze` does the rest"
+        )
     codes = load_sae(directory, record).encode_sparse(load_activations(directory, shot))
     fires = (codes[:, [row["latent"] for row in live]] > 0).astype(np.float64)
     return _Side(fires, [row["track"] for row in live], [row["latent"] for row in live], shot.probe)

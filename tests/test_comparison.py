@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from dynamics.charts.comparison import onset_pairs
 from dynamics.charts.theme import MARKS
 from dynamics.cli import main
 from dynamics.comparison import Compared, _matched, _overlap, compare, comparison_text
+from dynamics.files.layout import RunDirectory
+from dynamics.store.store import build
 from tests.charts.synthetic import SITES, synthetic_run
 from tests.small_runs import runs_in
 
@@ -91,6 +94,15 @@ def test_two_histories_beside_each_other(checkpoints: int) -> None:
         "Only the first run has a phase transition" if checkpoints > 2 else "Neither run has a phase transition"
     )
     vl_convert.vegalite_to_svg(chart)
+
+
+def test_a_run_that_is_not_tracked_is_named(analysed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(analysed, other)
+    shutil.rmtree(other / "tracking")
+    build(RunDirectory.open(other))
+    assert main(["compare", str(other), str(analysed)]) == 2
+    assert f"blocks.0: {other} has no tracked feature at step 70; `dynamics analyze`" in capsys.readouterr().err
 
 
 def test_runs_without_a_common_site_are_named(
