@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_callback import CallbackHandler
 
 from dynamics.faults import Faults
 from dynamics.recorder import SAE, Recorder
@@ -12,6 +16,7 @@ from dynamics.sae.config import SaeConfig
 
 from .arguments import named, probe_of, schedule_of
 from .guard import guarded
+from .scalars import Scalars
 
 
 class FeatureTracker(TrainerCallback):
@@ -19,6 +24,10 @@ class FeatureTracker(TrainerCallback):
 
     The trainer shows a callback no loss but what it logs: the mean since it logged last. So the loss that is kept is
     that of the step itself with ``logging_steps=1``, and else the last mean, of this step or of one before it.
+
+    While training goes on, what becomes known of earlier checkpoints (live, dead, births, deaths, drift beyond the
+    null, FVU) goes to whatever the trainer reports to (``report_to``), at the current step, with ``dynamics/step``
+    beside it; the integrations put ``train/`` before these names as before all others.
     """
 
     def __init__(
@@ -46,6 +55,8 @@ class FeatureTracker(TrainerCallback):
             "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
+        self._scalars: Scalars | None = None
+        self._reporters: list[TrainerCallback] = []
         self.faults = Faults(on_error == "raise")
 
     @property
@@ -74,6 +85,7 @@ class FeatureTracker(TrainerCallback):
             **self._settings,
         )
         self._recorder.prepare(kwargs["model"], until=state.max_steps if state.max_steps > 0 else None)
+        self._scalars, self._reporters = Scalars(self._run), _reporters()
         self._look(args, state, control, **kwargs)
 
     @guarded
@@ -81,6 +93,14 @@ class FeatureTracker(TrainerCallback):
         """Looks where a scheduled step was passed; where its loss is about to be logged, when that is done."""
         if not control.should_log:
             self._look(args, state, control, **kwargs)
+        self._report(args, state, control, **kwargs)
+
+    def _report(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One checkpoint's numbers, where there are new ones: what a reporter raises is not to end training either."""
+        values = self._scalars.next() if self._scalars and self._reporters else None
+        for reporter in self._reporters if values else ():
+            with contextlib.suppress(Exception):
+                reporter.on_log(args, state, control, logs=dict(values or {}), model=kwargs.get("model"))
 
     @guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -102,3 +122,13 @@ class FeatureTracker(TrainerCallback):
         recorder, self._recorder = self._recorder, None
         if recorder is not None:
             recorder.close()
+
+
+def _reporters() -> list[TrainerCallback]:
+    """The trainer's own callbacks of ``report_to``. A callback is given no trainer: it is among those who call it."""
+    kinds: Any = tuple(INTEGRATION_TO_CALLBACK.values())
+    for frame, _ in traceback.walk_stack(None):
+        handler = frame.f_locals.get("self")
+        if isinstance(handler, CallbackHandler):
+            return [callback for callback in handler.callbacks if isinstance(callback, kinds)]
+    return []

@@ -263,7 +263,10 @@ def _sql(commands: Any) -> None:
     p = _command(commands, "sql", sql, "ask the run's views with SQL")
     _run_argument(p)
     p.add_argument("query", metavar="QUERY", help='e.g. "select kind, count(*) from events group by kind"')
-    p.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    p.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table",
+        help="default: table; csv has each cell as it is: a spreadsheet takes a text that begins with = for a formula",
+    )  # fmt: skip
 
 
 def sql(given: argparse.Namespace) -> int:
@@ -316,6 +319,7 @@ def _compare(commands: Any) -> None:
     p = _command(commands, "compare", compare, "say what two runs on the same probe have in common")
     _run_argument(p)
     p.add_argument("other", metavar="RUN", help="another run, e.g. of another seed")
+    p.add_argument("-o", "--output", metavar="FILE", help="a page with pictures besides, e.g. compared.html")
 
 
 def compare(given: argparse.Namespace) -> int:
@@ -324,7 +328,14 @@ def compare(given: argparse.Namespace) -> int:
     from dynamics.comparison import comparison_text
     from dynamics.run import open as open_run
 
-    print(comparison_text(compared(open_run(given.run), open_run(given.other))))
+    runs = open_run(given.run), open_run(given.other)
+    if given.output is None:
+        print(comparison_text(compared(*runs)))
+        return 0
+    from dynamics.report.comparison import report_on_two
+
+    print(comparison_text(report_on_two(*runs, given.output)))
+    print(f"\nwrote {given.output}")
     return 0
 
 

@@ -32,9 +32,10 @@ class Compared:
     features: tuple[int, int]
     """Live features of either run."""
     shared: list[Row]
-    """Matched features: track and onset in either run, and their overlap in [0, 1]."""
-    by_chance: int
-    """Matches that the same rule finds where the rows of one run are shifted against the other's."""
+    """Matched features, the most alike first: track, latent and onset in either run, whether it was there at
+    the first checkpoint (``early``), and their overlap in [0, 1]."""
+    chance: list[float]
+    """Overlaps of what the same rule matches where the rows of one run are shifted against the other's."""
     windows: tuple[list[Row], list[Row]]
     """Transitions of either run, the surest first."""
 
@@ -46,7 +47,8 @@ def compare(first: Run, second: Run) -> list[Compared]:
     than 30 % of their rows are not matched. Directions are not compared: two networks have no basis in common.
 
     Raises:
-        ValueError: if the runs have no site in common, looked at no common step, or were shown different probes.
+        ValueError: if the runs have no site in common, looked at no common step, were shown different probes, or one
+            has not been tracked.
     """
     sites = [site for site in first.sites() if site in second.sites()]
     if not sites:
@@ -68,10 +70,10 @@ def _compared(first: Run, second: Run, site: str) -> Compared:
         )
     pairs = _matched(_overlap(sides[0].fires, sides[1].fires))
     onsets = [{row["track"]: row for row in Source(run).rows(ONSETS, site=site)} for run in (first, second)]
-    shared = [_pair(sides, onsets, i, j, overlap) for i, j, overlap in pairs]
+    shared = [_pair(sides, onsets, *pair) for pair in sorted(pairs, key=lambda pair: -pair[2])]
     # A shift by half of the probe leaves each feature's own rows as they are and breaks what the two have in common.
     shifted = sp.csr_array(sp.vstack([sides[1].fires[_half(sides[1]) :], sides[1].fires[: _half(sides[1])]]))
-    chance = len(_matched(_overlap(sides[0].fires, shifted)))
+    chance = [overlap for _, _, overlap in _matched(_overlap(sides[0].fires, shifted))]
     windows = [Source(run).rows(WINDOWS, site=site) for run in (first, second)]
     return Compared(site, step, (len(sides[0].tracks), len(sides[1].tracks)), shared, chance, (windows[0], windows[1]))
 
@@ -81,6 +83,7 @@ class _Side:
     fires: csr_array
     """[rows, features]: 1 where a feature fires."""
     tracks: list[int]
+    latents: list[int]
     probe: str
 
 
@@ -93,9 +96,13 @@ def _fires(run: Run, site: str, step: int) -> _Side:
     shot = next(record for record in snapshots(directory, site) if record.step == step)
     record = next(record for record in sae_records(directory, site, arm="chain") if record.step == step)
     live = Source(run).rows(LIVE, site=site, step=step)
+    if not live:
+        raise ValueError(
+            f"{site}: {run.path} has no tracked feature at step {step:,}; `dynamics analyze` does the rest"
+        )
     codes = load_sae(directory, record).encode_sparse(load_activations(directory, shot))
     fires = (codes[:, [row["latent"] for row in live]] > 0).astype(np.float64)
-    return _Side(fires, [row["track"] for row in live], shot.probe)
+    return _Side(fires, [row["track"] for row in live], [row["latent"] for row in live], shot.probe)
 
 
 def _overlap(a: csr_array, b: csr_array) -> csr_array:
@@ -119,7 +126,11 @@ def _matched(overlap: csr_array) -> list[tuple[int, int, float]]:
 def _pair(sides: list[_Side], onsets: list[dict[int, Row]], i: int, j: int, overlap: float) -> Row:
     tracks = (sides[0].tracks[i], sides[1].tracks[j])
     known = [onsets[k].get(track, {"step": None, "censored": None}) for k, track in enumerate(tracks)]
-    return {"first": tracks[0], "second": tracks[1], "overlap": overlap, "onsets": [row["step"] for row in known]}
+    return {
+        "first": tracks[0], "second": tracks[1], "latents": [sides[0].latents[i], sides[1].latents[j]],
+        "overlap": overlap, "onsets": [row["step"] for row in known],
+        "early": [row["censored"] == "left" for row in known],
+    }  # fmt: skip
 
 
 def comparison_text(found: list[Compared]) -> str:
@@ -131,17 +142,28 @@ def _told(c: Compared) -> list[str]:
     a, b = c.features
     lines = [
         f"{c.site}, step {c.step:,}: {counted(len(c.shared), 'feature')} of {a:,} and {b:,} fire on the same rows "
-        f"(at least {ALIKE:.0%} of those where either does); by chance {c.by_chance:,} would."
+        f"(at least {ALIKE:.0%} of those where either does); by chance {len(c.chance):,} would."
     ]
-    dated = [row["onsets"] for row in c.shared if None not in row["onsets"]]
-    if dated:
-        order = [sum(x < y for x, y in dated), sum(x == y for x, y in dated), sum(x > y for x, y in dated)]
-        apart = float(np.median([abs(np.log1p(x) - np.log1p(y)) for x, y in dated]))
-        lines.append(
-            f"  Of {len(dated):,} with an onset in both, {order[0]:,} came earlier in the first run, {order[2]:,} in "
-            f"the second, {order[1]:,} at the same step; the median ratio of the steps is {np.exp(apart):.2g}."
-        )
-    return [*lines, *_windows(c)]
+    return [*lines, *_dates(c.shared), *_windows(c)]
+
+
+def _dates(shared: list[Row]) -> list[str]:
+    known = [row for row in shared if None not in row["onsets"]]
+    later = [row["onsets"] for row in known if not all(row["early"])]
+    if not known:
+        return []
+    order = [sum(x < y for x, y in later), sum(x == y for x, y in later), sum(x > y for x, y in later)]
+    told = (
+        f"  Of {counted(len(known), 'shared feature')} with an onset in both runs, {len(known) - len(later):,} were "
+        f"there at the first checkpoint of both; {order[0]:,} came earlier in the first run, {order[2]:,} in the "
+        f"second, {order[1]:,} at the same step."
+    )
+    # Where a feature was there at the first checkpoint, how long before is not known, and so no ratio either.
+    apart = [abs(np.log(x / y)) for x, y in (row["onsets"] for row in known if not any(row["early"])) if x and y]
+    if not apart:
+        return [told]
+    factor = f"a factor of {np.exp(np.median(apart)):.2g} apart in the median"
+    return [told, f"  The onsets of the {len(apart):,} that came after the first checkpoint in both are {factor}."]
 
 
 def _windows(c: Compared) -> list[str]:

@@ -18,7 +18,7 @@ from dynamics.files.snapshots import snapshots
 from dynamics.pipeline import failures
 from dynamics.pipeline.status import SiteStatus, site_statuses
 from dynamics.sae.config import SaeConfig
-from dynamics.store.store import publish
+from dynamics.store.store import bring_up_to_date
 from dynamics.store.store import query as ask
 
 
@@ -40,6 +40,7 @@ class Run:
 
     def __init__(self, directory: RunDirectory) -> None:
         self.directory = directory
+        self._asked = False
 
     @property
     def path(self) -> Path:
@@ -65,8 +66,9 @@ class Run:
         """
         if format not in ("arrow", "df", "rows"):
             raise ValueError(f'format must be "arrow", "df" or "rows", got {format!r}')
-        if not self.directory.history.exists():
-            publish(self.directory)
+        if not self._asked or not self.directory.history.exists():
+            bring_up_to_date(self.directory)
+            self._asked = True
         table = ask(self.directory, query)
         if format == "df":
             return table.to_pandas()

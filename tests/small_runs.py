@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,14 @@ def add_snapshot(run: RunDirectory, site: str, step: int, x: torch.Tensor | None
 
 def runs_in(folder: Path) -> MakeRun:
     def make(
-        steps: int = 5, sites: tuple[str, ...] = ("blocks.0",), name: str = "run", settings: SaeConfig | None = SMALL
-    ) -> RunDirectory:
+        steps: int = 5, sites: tuple[str, ...] = ("blocks.0",), name: str = "run", settings: SaeConfig | None = SMALL,
+        words: Sequence[str] = (), concepts: Sequence[str] = (),
+    ) -> RunDirectory:  # fmt: skip
         run = RunDirectory.create(folder / name)
         sequence, position = np.divmod(np.arange(SEQUENCES * LENGTH), LENGTH)
-        text = [f"t{row}" for row in range(SEQUENCES * LENGTH)]
-        write_probe(run, "p0", ProbeRows(sequence, position, text, {}))
+        text = [words[row % len(words)] if words else f"t{row}" for row in range(SEQUENCES * LENGTH)]
+        masks = {concept: position == number % LENGTH for number, concept in enumerate(concepts)}
+        write_probe(run, "p0", ProbeRows(sequence, position, text, masks))
         if settings is not None:
             write_settings(run, settings)
         for site in sites:

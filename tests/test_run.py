@@ -12,6 +12,7 @@ import dynamics
 from dynamics.files.settings import load_level, load_settings
 from dynamics.run import Run
 from dynamics.sae.config import SaeConfig
+from dynamics.store import database
 from tests.small_runs import MakeRun, add_snapshot, runs_in
 
 SITE = "blocks.0"
@@ -44,6 +45,23 @@ def test_the_views_have_what_was_made(run: Run) -> None:
     assert run.sql("select count(*) from links", "rows")[0][0] > 0
     assert run.sql("select min(loss) from checkpoints", "rows") == [(1 / 71,)]
     assert run.sql("select count(*) from event_candidates where arm = 'null'", "rows")[0][0] > 0
+
+
+def test_views_of_an_earlier_version_become_those_of_this_one(run: Run) -> None:
+    with database.writer(run.directory.history) as connection:
+        connection.execute("update raw.meta set value = 'earlier' where key = 'tables'; drop view pairs")
+    assert dynamics.open(run.path).sql("select count(threshold) from pairs", "rows")[0][0] > 0
+
+
+def test_views_that_cannot_be_renewed_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with database.writer(run.directory.history) as connection:
+        connection.execute("update raw.meta set value = 'earlier' where key = 'tables'")
+
+    def full(given: object) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr("dynamics.store.store.publish", full)
+    assert dynamics.open(run.path).sql("select count(*) from saes where arm = 'chain'", "rows") == [(8,)]
 
 
 def test_a_report_takes_a_run_or_its_directory(run: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One chart, one function, one file: each takes a run and gives an Altair chart with its SQL in ``usermeta``."""
 
+from dynamics.charts.comparison import side_by_side
 from dynamics.charts.concepts import concepts
 from dynamics.charts.drift import drift
 from dynamics.charts.feature import feature
@@ -28,6 +29,7 @@ __all__ = [
     "presence",
     "quality",
     "scores",
+    "side_by_side",
     "similarity",
     "survival",
     "transition",

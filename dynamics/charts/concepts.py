@@ -21,6 +21,8 @@ from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
 TRACKS = "select step, latent, track from feature_history where site = $site"
 MOST = 40
 """Most checkpoints that are read from files; of more, evenly many are."""
+BETTER = 0.1
+"""How much F1 has to rise from the first to the last checkpoint."""
 
 
 def concepts(run: History, site: str) -> Any:
@@ -92,7 +94,7 @@ def _onset(rows: list[Row]) -> Row:
     first, last = rows[0]["f1"], rows[-1]["f1"]
     above = [row["f1"] >= (first + last) / 2 for row in rows]
     start = len(above) - next((i for i, up in enumerate(reversed(above)) if not up), len(above))
-    came = last > first + 0.1 and 0 < start < len(rows)
+    came = last > first + BETTER
     shared = {"concept": rows[0]["concept"], "first": first, "last": last, "f1": rows[start]["f1"] if came else None}
     return {**shared, "step": rows[start]["step"] if came else None, "track": rows[-1]["track"]}
 
@@ -100,12 +102,12 @@ def _onset(rows: list[Row]) -> Row:
 def _message(told: list[Row]) -> str:
     came = [row for row in told if row["step"] is not None]
     if not came:
-        return f"None of {counted(len(told), 'concept')} gets a better feature than it had at the first checkpoint"
+        return f"None of {counted(len(told), 'concept')} ends with a better feature than at first"
     first = listed(f"{row['concept']} from step {row['step']:,}" for row in came[:3])
     more = f", {len(came) - 3} more later" if len(came) > 3 else ""
-    return (
-        f"{len(came)} of {counted(len(told), 'concept')} {'gets' if len(came) == 1 else 'get'} a feature: {first}{more}"
-    )
+    gets = "gets" if len(came) == 1 else "get"
+    who = f"{len(came)} of {counted(len(told), 'concept')} {gets} a better feature than at first"
+    return f"{who}: {first}{more}"
 
 
 def _panels(axis: StepAxis, rows: list[Row], told: list[Row]) -> Any:
@@ -132,11 +134,13 @@ def _panel(axis: StepAxis, rows: list[Row], told: Row, *, lowest: bool) -> Any:
         base.mark_point(filled=True, opacity=1, color=INK, size=18),
     ]
     if told["step"] is not None:
-        mark = alt.Chart(values([told])).mark_point(shape="triangle-up", filled=True, size=80, color=KINDS["birth"])
+        mark = alt.Chart(values([told])).mark_point(
+            shape="triangle-up", filled=True, size=130, opacity=1, color=KINDS["birth"]
+        )
         layers.append(mark.encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip[:3]))
     carried = "" if told["track"] == "none" else f", at last track {told['track']}"
-    when = f"from step {told['step']:,}{carried}" if told["step"] is not None else "no onset"
+    when = f"from step {told['step']:,}{carried}" if told["step"] is not None else "no better at last"
     title = alt.TitleParams(
-        harmless(f"{told['concept']}: {when}"), fontSize=11, fontWeight="normal", offset=2, anchor="start"
+        harmless(f"{told['concept']}: {when}"), fontSize=11, fontWeight="normal", offset=7, anchor="start"
     )
     return alt.layer(*layers, width=axis.width, height=70, title=title)

@@ -73,11 +73,11 @@ def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[st
         alt.Tooltip("step:Q", format=",d"),
         alt.Tooltip("q_value:Q", title="q", format=".2g"),
     ]
+    dots = alt.OverlayMarkDef(color=INK, filled=True, opacity=1, size=24 if len(rows) <= 60 else 9)
     events = alt.Chart(values(happened[:300])).mark_rule(strokeWidth=1.6, strokeDash=[4, 2])
     layers = [
         pointed(axis, rows, labels=lowest),
         events.encode(x=axis.x(labels=lowest), color=colour, tooltip=said),
-        base.mark_line(color=FAINT, strokeWidth=1.4),
-        base.mark_point(color=INK, filled=True, opacity=1, size=24 if len(rows) <= 60 else 9),
+        base.mark_line(color=FAINT, strokeWidth=1.4, point=dots),
     ]
     return alt.layer(*(layers if happened else [layers[0], *layers[2:]]), width=WIDTH, height=76)

@@ -10,7 +10,7 @@ import altair as alt
 
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, finished, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, finished, note, sentence, values
 
 STEPS = "select distinct step from population where site = $site order by step"
 LIVES = """
@@ -203,9 +203,11 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
         {"x": place[i], "y": 0.0, "said": f"{step:,}", "tracks": sum(b["tracks"] for b in blocks if b["step"] == step)}
         for i, step in enumerate(columns)
     ]
-    words = alt.Chart(values([{**row, "said": row["said"]} for row in told])).encode(x=x)
-    below = words.mark_text(dy=12, fontSize=11, color=SOFT, baseline="top").encode(y=alt.value(_HEIGHT), text="said:N")
-    above = words.mark_text(dy=-6, fontSize=11, color=INK).encode(
-        y=alt.value(0), text=alt.Text("tracks:Q", format=",d")
-    )
-    return alt.layer(*area, bars, below, above, width=WIDTH, height=_HEIGHT)
+    ends = alt.Chart(values(told)).encode(x=x)
+    below = ends.mark_text(dy=12, fontSize=11, color=SOFT, baseline="top").encode(y=alt.value(_HEIGHT), text="said:N")
+    above = ends.mark_text(dy=-6, fontSize=11, color=INK).encode(y=alt.value(0), text=alt.Text("tracks:Q", format=",d"))
+    words = [
+        note("optimiser step", x=WIDTH / 2, y=_HEIGHT + 34, align="center"),
+        note("live tracks", x=WIDTH / 2, y=-26, align="center"),
+    ]
+    return alt.layer(*area, bars, below, above, *words, width=WIDTH, height=_HEIGHT)

@@ -9,7 +9,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, note, sentence, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """
@@ -45,11 +45,12 @@ def onsets(run: History, site: str) -> Any:
     if not rows:
         return sentence("No onset has been measured yet.", f"Onsets at {site}", source.text)
     axis = StepAxis.over(row["step"] for row in [*source.rows(CHECKPOINTS, site=site), *rows])
-    merged = axis.merged(MARKS // 4)
+    merged = axis.merged(MARKS // 5)
     shown = [part for early in (True, False) for part in grouped(_of(rows, early), merged, ("features",))]
     subtitle = [
         f"{site}. Features by the first checkpoint at which they are linearly readable from the activations."
         + (f" Of {counted(never, 'feature')} no onset was seen." if never else ""),
+        "The first bar is cut off; the number at its top is its height." if _cut(shown) else "",
         merged_note(merged),
     ]
     return finished(_bars(axis, shown), _onset_message(rows), subtitle, source.text)
@@ -71,6 +72,12 @@ def _onset_message(rows: list[Row]) -> str:
     return f"{said}; of the others, half by step {later[len(later) // 2]:,}" if later else said
 
 
+def _cut(rows: list[Row]) -> float | None:
+    """Where the bar of those that were there at first ends, which would leave no height to the others."""
+    first, later = (max((row["features"] for row in rows if row["when"] == when), default=0) for when in _WHEN.values())
+    return 1.5 * later if 0 < 3 * later < first else None
+
+
 def _bars(axis: StepAxis, rows: list[Row]) -> Any:
     colour = alt.Color(
         "when:N",
@@ -78,9 +85,15 @@ def _bars(axis: StepAxis, rows: list[Row]) -> Any:
         legend=alt.Legend(title=None, symbolType="square"),
     )
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("when:N"), alt.Tooltip("features:Q", format=",d")]
-    y = alt.Y("features:Q", title="features", stack="zero", axis=alt.Axis(tickMinStep=1, format=",d"))
-    bars = alt.Chart(values(rows)).mark_bar(width=axis.bar())
-    return bars.encode(x=axis.x(), y=y, color=colour, tooltip=tooltip).properties(width=WIDTH, height=200)
+    cut = _cut(rows)
+    scale = alt.Undefined if cut is None else alt.Scale(domain=[0, cut], nice=False)
+    y = alt.Y("features:Q", title="features", scale=scale, axis=alt.Axis(tickMinStep=1, format=",d"))
+    bars = alt.Chart(values(rows)).mark_bar(width=axis.bar(), clip=True)
+    layers = [bars.encode(x=axis.x(), y=y, color=colour, tooltip=tooltip)]
+    for row in rows if cut is not None else ():
+        if row["when"] == _WHEN[True]:
+            layers.append(note(f"{row['features']:,}", x=axis.place(row["step"]) + axis.bar() / 2 + 4, y=6))
+    return alt.layer(*layers, width=WIDTH, height=200)
 
 
 def presence(run: History, site: str) -> Any:

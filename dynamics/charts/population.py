@@ -104,8 +104,8 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
         for kind, name in ((up, "up"), (down, "down"))
     ]
     words = [
-        note(above, x=PADDING, y=5, colour=KINDS[up], bold=True),
-        note(below, x=PADDING, y=height - 10, colour=KINDS[down], bold=True),
+        note(name if any(row[of] for row in rows) else f"no {name}", x=PADDING, y=y, colour=KINDS[kind], bold=True)
+        for name, of, kind, y in ((above, above, up, 5), (below, below, down, height - 10))
     ]
     zero = (
         alt.Chart(values([{"y": 0}]))

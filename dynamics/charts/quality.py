@@ -16,8 +16,8 @@ select step, arm, seed, fvu, l0, dead, restarted
 from saes where site = $site and arm in ('chain', 'seed') order by step, arm, seed
 """
 _PANELS = (
-    ("fvu", "FVU (share of variance)", ".3~g"),
-    ("l0", "L0 (latents per row)", ".4~g"),
+    ("fvu", "FVU", ".3~g"),
+    ("l0", "L0", ".4~g"),
     ("dead", "dead latents", ".0%"),
 )
 _ARMS = alt.Scale(domain=["chain", "seed"], range=[CHAIN, SEED])
@@ -43,7 +43,8 @@ def quality(run: History, site: str) -> Any:
     panels = [_panel(axis, shown, *panel, labels=panel is _PANELS[-1]) for panel in _PANELS]
     restarts = sum(bool(row["restarted"]) for row in chain)
     subtitle = [
-        f"{site}. On held-out rows. FVU: fraction of variance unexplained. Dead: fires on none of them."
+        f"{site}. On held-out rows. FVU: fraction of variance unexplained. L0: latents that fire on a row. "
+        "Dead: fires on none of them."
         + (" Rings: independent seeds." if shown["seed"] else "")
         + (f" Triangles: cold restarts ({restarts:,})." if restarts else ""),
         merged_note(merged),

@@ -9,6 +9,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, note, sentence, values
+from dynamics.tracking.following import LONGEST_GAP
 
 SCORES = """
 select least(floor(score * 50), 49) / 50 as low, margin < 0.05 as close, count(*) as links
@@ -20,9 +21,12 @@ from links where site = $site and margin is not null group by all order by all
 """
 GAPS = "select gap, count(*) as links from links where site = $site group by gap order by gap"
 CUTS = """
-select min(score) as lowest, quantile_cont(margin, 0.1) as margin, count(*) as links,
+with cut as (select max(threshold) as threshold from pairs where site = $site and arm = 'chain'),
+least as (select min(score) as lowest from links where site = $site)
+select any_value(lowest) as lowest, any_value(threshold) as threshold, count(*) as links,
+    count(*) filter (where score < coalesce(threshold, lowest) + 0.1) as near,
     count(*) filter (where margin < 0.05) as close, count(*) filter (where gap > 0) as bridging
-from links where site = $site
+from links, cut, least where site = $site
 """
 _BIN = 0.02
 
@@ -30,9 +34,9 @@ _BIN = 0.02
 def scores(run: History, site: str) -> Any:
     """Scores of the accepted links, their margins over the runner-up, and the gaps they bridge, with the cut-offs.
 
-    Scores are in [0, 1]; the cut-off is the smallest score that was accepted. A margin is the score above the best
-    other candidate of either end: near 0 the link could as well have been another. Gaps are checkpoints passed over.
-    A threshold is sane where few links stand close to it.
+    Scores are in [0, 1]; the cut-off is the calibrated score that a link has to exceed. A margin is the score above the
+    best other candidate of either end: near 0 the link could as well have been another. Gaps are checkpoints passed
+    over. A threshold is sane where few links stand close to it.
 
     Raises:
         ValueError: if the run has no such site.
@@ -43,16 +47,18 @@ def scores(run: History, site: str) -> Any:
         return sentence(f"No two checkpoints of {site} have been linked yet.", f"Links of {site}", source.text)
     score, margin = (_binned(source.rows(query, site=site)) for query in (SCORES, MARGINS))
     gaps = source.rows(GAPS, site=site)
+    known = cuts["threshold"] is not None  # results of an earlier version do not say
+    cut, name = (cuts["threshold"], "cut-off") if known else (cuts["lowest"], "smallest accepted score")
     panels = [
-        _panel(score, "score of the link", cuts["lowest"], f"cut-off {cuts['lowest']:.2f}", _CLOSE["score"]),
+        _panel(score, "score of the link", cut, f"{name} {cut:.2f}", _CLOSE["score"]),
         _panel(margin, "margin over the runner-up", 0.0, "runner-up as good", _CLOSE["margin"]),
         _gaps(gaps),
     ]
-    near = sum(row["links"] for row in score if row["low"] < cuts["lowest"] + 0.1)
     subtitle = [
-        f"{site}. {counted(cuts['links'], 'accepted link')}; {near / cuts['links']:.1%} lie within 0.1 of the smallest "
-        f"accepted score, {cuts['close'] / cuts['links']:.1%} have a runner-up within 0.05.",
-        f"Gaps: checkpoints that a link passes over ({counted(cuts['bridging'], 'such link')}).",
+        f"{site}. {counted(cuts['links'], 'accepted link')}; {cuts['near'] / cuts['links']:.1%} lie within 0.1 of the "
+        f"{name}, {cuts['close'] / cuts['links']:.1%} have a runner-up within 0.05.",
+        f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'link does', 'links do')}. Longer ones "
+        f"than {LONGEST_GAP - 1} are not looked for.",
     ]
     drawn = alt.vconcat(*panels, spacing=20).resolve_scale(color="independent")
     return finished(drawn, _message(cuts), subtitle, source.text)
@@ -97,11 +103,14 @@ def _panel(rows: list[Row], title: str, cut: float, word: str, names: tuple[str,
 
 
 def _gaps(rows: list[Row]) -> Any:
-    y = alt.Y("links:Q", title="links (log)", scale=alt.Scale(type="symlog"), axis=alt.Axis(tickCount=3, format=",d"))
+    tens = [10**power for power in range(1, 12) if 10**power <= max(row["links"] for row in rows)]
+    axis = alt.Axis(values=[0, *tens[-3::2]], format=",d")
+    y = alt.Y("links:Q", title="links (log)", scale=alt.Scale(type="symlog"), axis=axis)
     tooltip = [alt.Tooltip("gap:Q", title="checkpoints passed over", format="d"), alt.Tooltip("links:Q", format=",d")]
-    shown = [{**row, "said": f"{row['links']:,}"} for row in rows[:40]]
-    base = alt.Chart(values(shown)).encode(
-        x=alt.X("gap:O", title="gap (checkpoints passed over)", axis=alt.Axis(labelAngle=0)), y=y, tooltip=tooltip
-    )
+    found = {row["gap"]: row["links"] for row in rows}
+    shown = [{"gap": gap, "links": found.get(gap, 0)} for gap in range(max(LONGEST_GAP, *(gap + 1 for gap in found)))]
+    shown = [{**row, "said": f"{row['links']:,}"} for row in shown]
+    x = alt.X("gap:O", title="gap (checkpoints passed over)", axis=alt.Axis(labelAngle=0))
+    base = alt.Chart(values(shown)).encode(x=x, y=y, tooltip=tooltip)
     text = base.mark_text(dy=-7, fontSize=10, color=INK).encode(text="said:N")
     return alt.layer(base.mark_bar(color=FAINT, size=18), text, width=WIDTH, height=90)

@@ -54,29 +54,30 @@ class StepAxis:
     def _moved(self, step: int) -> float:
         return math.log1p(step / self.first_positive) if self.logarithmic else float(step)
 
-    def x(self, field: str = "step", *, labels: bool = True) -> alt.X:
+    def x(self, field: str = "step", *, labels: bool = True, title: str = "optimiser step") -> alt.X:
         """The encoding; ``labels=False`` for all panels but the lowest."""
+        axis = alt.Axis(**self._axis(title if labels else None), labels=labels, ticks=labels, domain=labels)
+        return alt.X(f"{field}:Q", scale=self._scale([PADDING, self.width - PADDING]), axis=axis)
+
+    def y(self, field: str, *, title: str) -> alt.Y:
+        """The same axis upright, for a plot that is as high as wide."""
+        axis = alt.Axis(**self._axis(title), domain=True)
+        return alt.Y(f"{field}:Q", scale=self._scale([self.width - PADDING, PADDING]), axis=axis)
+
+    def _axis(self, title: str | None) -> dict[str, Any]:
         thousands = "format(datum.value, ',d')"
         if self.steps[-1] >= 100_000:
             thousands = "datum.value < 1000 ? format(datum.value, 'd') : format(datum.value, '~s')"
-        axis = alt.Axis(
-            values=self.ticks(),
-            labelExpr=thousands,
-            title="optimiser step" + (" (log scale)" if self.logarithmic else "") if labels else None,
-            labels=labels,
-            ticks=labels,
-            domain=labels,
-            labelFlush=False,
-            labelOverlap=False,
-        )
-        return alt.X(f"{field}:Q", scale=self._scale(), axis=axis)
+        told = title and title + (" (log scale)" if self.logarithmic else "")
+        flush: dict[str, Any] = {"labelFlush": False, "labelOverlap": False}
+        return {"values": self.ticks(), "labelExpr": thousands, "title": told, **flush}
 
-    def _scale(self) -> alt.Scale:
+    def _scale(self, pixels: list[int]) -> alt.Scale:
         first, last = self.steps[0], self.steps[-1]
         ends = [first, last] if first < last else [first - 1, last + 1]
         common: dict[str, Any] = {
             "domain": ends,
-            "range": [PADDING, self.width - PADDING],
+            "range": pixels,
             "nice": False,
             "zero": False,
             "padding": 0,
@@ -148,15 +149,16 @@ def pointed(axis: StepAxis, rows: list[Row], *, labels: bool) -> Any:
     )
     steps = [{"step": step} for step in dict.fromkeys(row["step"] for row in rows)]
     rule = alt.Chart(values(steps)).mark_rule(color=FAINT, strokeWidth=1)
-    shown = alt.condition(pointer, alt.value(0.6), alt.value(0))
+    # Spelled out: what alt.condition gives is checked against the whole schema, which takes longer than all the rest.
+    shown = alt.OpacityValue(0, condition={"param": "pointer", "empty": False, "value": 0.6})
     return rule.encode(x=axis.x(labels=labels), opacity=shown).add_params(pointer)
 
 
-def stacked(panels: list[Any]) -> Any:
+def stacked(panels: list[Any], spacing: int = 14) -> Any:
     """Panels below each other, their pointers made one, which is what Altair warns of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Automatically deduplicated")
-        return alt.vconcat(*panels)
+        return alt.vconcat(*panels, spacing=spacing)
 
 
 def merged_note(merged: Mapping[int, int]) -> str:

@@ -72,6 +72,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": 11,
         "titleFontSize": 11,
         "titleOrient": "left",
+        "labelLimit": 0,
         "offset": 6,
     },
     "concat": {"spacing": 14},

@@ -38,6 +38,8 @@ _ALL = (0, 2**63 - 1)
 _SPANS = ("drift", "dormancy")
 """Kinds of event that take more than one step."""
 _ENDS = " A drift stands where it ends."
+_BUBBLES = 60
+"""Most checkpoints whose events are bubbles of their own: more would cover each other."""
 _STACK = 7
 """Most events of a kind at one checkpoint that are still drawn one by one."""
 _ALONE = 1200
@@ -74,13 +76,13 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
     axis = StepAxis.over([row["step"] for row in happened] + [row["step"] for row in steps])
     if len(sites) > 1:
         kinds = kinds_of(happened)
-        merged = axis.merged(max(8, MARKS // (len(sites) * len(kinds))))
+        merged = axis.merged(max(8, min(_BUBBLES, MARKS // (len(sites) * len(kinds)))))
         drawn = _by_kind(axis, _bubbles(happened, merged), kinds, [harmless(name) for name in sites])
-        how = f"One panel per kind; area: number of events at a checkpoint; colour strength: smallest q.{_ENDS}"
+        how = "One panel per kind; area: number of events at a checkpoint; colour strength: smallest q."
+        how += _ENDS if "drift" in kinds else ""
         return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
-    merged = axis.merged(MARKS // len(KINDS))
-    drawn, how = _one_site(axis, happened, merged)
-    return finished(drawn, _message(happened), [f"{place}. {how}", merged_note(merged)], source.text)
+    drawn, how = _one_site(axis, happened)
+    return finished(drawn, _message(happened), f"{place}. {how}", source.text)
 
 
 def _asked(source: Source, query: str, sites: list[str], window: tuple[int, int]) -> list[Row]:
@@ -97,7 +99,7 @@ def _message(happened: list[Row]) -> str:
     return listed(counted(numbers[kind], kind, plural.get(kind, "")) for kind in kinds_of(happened))
 
 
-def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tuple[Any, str]:
+def _one_site(axis: StepAxis, happened: list[Row]) -> tuple[Any, str]:
     kinds = kinds_of(happened)
     cells: dict[tuple[str, int], int] = defaultdict(int)
     for row in happened:
@@ -106,10 +108,13 @@ def _one_site(axis: StepAxis, happened: list[Row], merged: dict[int, int]) -> tu
         return _singly(
             axis, happened, kinds
         ), f"Each dot is an event; the stronger its colour, the smaller its q.{_lines(kinds)}"
+    merged = axis.merged(_BUBBLES)
     bubbles = _bubbles(happened, merged)
     shown = _lanes(axis, bubbles, "kind", kinds, height=38 * len(kinds), reach=_largest(bubbles))
     shown = shown.add_params(alt.selection_point(name="picked", fields=["kind", "first", "step"]))
-    return shown, f"Area: number of events at a checkpoint; colour strength: smallest q among them.{_ENDS}"
+    ends = _ENDS if "drift" in kinds else ""
+    how = f"Area: number of events at a checkpoint; colour strength: smallest q among them.{ends}"
+    return shown, f"{how} {merged_note(merged)}".rstrip()
 
 
 def _lines(kinds: list[str]) -> str:
@@ -230,18 +235,14 @@ def _lanes(
     y = alt.Y(
         f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180)
     )
-    area = alt.Scale(
-        type="linear",
-        domain=[1, max(2, reach)],
-        range=[36, max(60, min(700, (height / len(lanes)) ** 2 * 0.8))],
-        nice=False,
-    )
+    largest = min(36.0 * reach, 700.0, (height / len(lanes)) ** 2 * 0.8)
+    area = alt.Scale(type="linear", domain=[0, reach], range=[0, largest], nice=False)
     size = alt.Size(
         "events:Q",
         scale=area,
         legend=alt.Legend(title="events", values=_examples(reach), format="d", symbolFillColor="#8c959f"),
     )
-    base = alt.Chart(values(bubbles)).mark_point(filled=True, shape="circle", cursor="pointer")
+    base = alt.Chart(values(bubbles)).mark_circle(stroke="white", strokeWidth=0.5, cursor="pointer")
     tooltip = [
         alt.Tooltip("site:N"), alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("events:Q"),
         alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", title="smallest q", format=".2g"),

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import CHAIN, INK, KINDS, MARKS, SOFT, WIDTH, WINDOW, finished, note, sentence, values
 
 CHANGE = "select step, series, value from change where site = $site and value is not null order by series, step"
@@ -41,7 +41,7 @@ def transition(run: History, site: str) -> Any:
     checkpoints = source.rows(CHECKPOINTS, site=site)
     axis = StepAxis.over(row["step"] for row in [*changes, *losses, *checkpoints])
     names = list(dict.fromkeys(row["series"] for row in changes))
-    merged = axis.merged(MARKS // (2 * (len(names) + 2)))
+    merged = axis.merged(MARKS // (3 * (len(names) + 2)))
     parts = [("loss", grouped([{"step": r["step"], "value": r["loss"]} for r in losses], merged))] if losses else []
     for name in names:
         label = "change of loss" if name == "loss" else name
@@ -49,7 +49,7 @@ def transition(run: History, site: str) -> Any:
     panels = [
         _panel(axis, rows, windows, name, tall=name == "loss", lowest=name == parts[-1][0]) for name, rows in parts
     ]
-    drawn = alt.vconcat(*panels, spacing=26)
+    drawn = stacked(panels, spacing=26)
     return finished(drawn, title, [f"{site}. {_evidence(windows)}", said, merged_note(merged)], source.text)
 
 
@@ -96,7 +96,8 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
         curve.append(base.mark_point(filled=True, size=16, color=colour, opacity=1))
     shading = _windows(axis, windows, lowest=lowest) if windows else []
     label = note(name, x=PADDING, y=-11, colour=INK if loss else SOFT, bold=True)
-    return alt.layer(*shading, *curve, label, width=WIDTH, height=height)
+    line = pointed(axis, rows, labels=lowest)
+    return alt.layer(*shading, line, *curve, label, width=WIDTH, height=height)
 
 
 def _windows(axis: StepAxis, windows: list[Row], *, lowest: bool) -> list[Any]:

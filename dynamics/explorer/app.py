@@ -71,7 +71,7 @@ def _(kept, published, site):
     _at = [step for step in kept["window"] or [] if step in steps]
     window = (
         mo.ui.range_slider(
-            steps=steps, value=_at if len(_at) == 2 else None, label="steps", show_value=True, full_width=True,
+            steps=steps, value=_at if len(_at) == 2 else None, label="steps", full_width=True,
             on_change=_moved, debounce=True,
         )
         if len(steps) > 1
@@ -115,7 +115,8 @@ def _(picked, published, set_focus, site, within):
 
     table = mo.ui.table(
         page.listed(found), selection="single", page_size=6, on_change=_chosen, show_download=False,
-        show_column_summaries=False, show_data_types=False, label="Click an event to see its features.",
+        show_column_summaries=False, show_data_types=False,
+        label=f"Events of steps {within[0]:,} to {within[1]:,}, by q. Click one to see its features.",
     )  # fmt: skip
     table if found else None
     return found, table
@@ -134,7 +135,7 @@ def _(focus, found, published, set_focus, site, table):
         on_change=lambda chosen: set_focus(chosen) if chosen else None,
     )  # fmt: skip
     by_number = mo.ui.number(
-        value=None, start=0, step=1, label="go to track",
+        value=track, start=0, step=1, label="go to track",
         on_change=lambda number: number is not None and set_focus(page.focus_of(run, site.value, int(number)) or here),
     )  # fmt: skip
     mo.vstack(
@@ -190,7 +191,7 @@ def _(at, here, life):
     _sides = [mo.Html(page.contexts(run, here.site, row, _peak)) for row in _rows]
     mo.vstack(
         [
-            mo.md("### What it fires on, at first and at a step of your choice"),
+            mo.Html(page.heading("What it fires on, at first and at a step of your choice", 3)),
             at,
             mo.hstack(_sides, widths="equal", gap=2),
         ]
@@ -212,7 +213,7 @@ def _(at, here, life, set_focus):
         label="Nearest directions in the dictionary of that step; click one to go there.",
         on_change=lambda rows: set_focus(page.Focus(here.site, rows[0]["step"], rows[0]["latent"])) if rows else None,
     )  # fmt: skip
-    mo.vstack([mo.md("### Its neighbours"), _table]) if _near else None
+    mo.vstack([mo.Html(page.heading("Its neighbours", 3)), _table]) if _near else None
     return
 
 
@@ -234,8 +235,11 @@ def _(published, site):
     _site = site.value
     mo.vstack(
         [
-            mo.md("## The whole population"),
-            mo.accordion({name: mo.lazy(partial(page.picture, draw, run, _site)) for name, draw in _gallery.items()}),
+            mo.Html(page.heading("The whole population", 2)),
+            mo.accordion(
+                {name: mo.lazy(partial(page.picture, draw, run, _site)) for name, draw in _gallery.items()},
+                multiple=True,
+            ),
         ]
     )
     return
@@ -247,7 +251,7 @@ def _():
         "select site, kind, count(*) as events, min(q_value) as smallest_q from events group by all order by all",
         label="One SELECT on the views; it can change nothing and reach no file.", full_width=True, rows=4,
     ).form(submit_button_label="Ask")  # fmt: skip
-    mo.vstack([mo.md("## SQL"), query])
+    mo.vstack([mo.Html(page.heading("SQL", 2)), query])
     return (query,)
 
 

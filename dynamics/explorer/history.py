@@ -41,8 +41,8 @@ class Published:
 
     def renew(self) -> bool:
         """Go over to what is published now; whether that is something else than before."""
-        if not self.history.exists():
-            self.run.sql("select 1")  # publishes what is committed
+        if self._identity is None or not self.history.exists():
+            self.run.sql("select 1")  # publishes what is committed where that was not done, or by another version
         status = self.history.stat()
         if (status.st_ino, status.st_mtime_ns) == self._identity:
             return False

@@ -188,7 +188,13 @@ def neighbours(run: Published, focus: Focus) -> list[Row]:
     beside = Source(run).rows(BESIDE, site=focus.site, step=focus.step)
     others = [row for row in beside if row["latent"] != focus.latent]
     nearest = np.argsort([-cosine[row["latent"]] for row in others])[:NEIGHBOURS]
-    return [{**others[i], "cosine": round(float(cosine[others[i]["latent"]]), 3), "step": focus.step} for i in nearest]
+    return [
+        {
+            "track": others[i]["track"], "latent": others[i]["latent"], "step": focus.step,
+            "cosine": round(float(cosine[others[i]["latent"]]), 3), "fires on": f"{others[i]['density'] or 0:.2%}",
+        }
+        for i in nearest
+    ]  # fmt: skip
 
 
 def answer(run: Published, sql: str) -> str:

@@ -13,10 +13,8 @@ from dynamics.report.evidence import event_table, examples
 from dynamics.report.page import Page
 from dynamics.report.summary import VERBS, Summary, summarise
 from dynamics.report.text import escaped
+from dynamics.report.writing import LIMIT, writable
 from dynamics.run import open as open_run
-
-LIMIT = 2_000_000
-"""Most bytes of everything but the drawing library, so that a page stays below 3 MB."""
 
 
 def report(run: History | str | Path, path: str | Path) -> Path:
@@ -38,11 +36,7 @@ def report(run: History | str | Path, path: str | Path) -> Path:
     """
     if isinstance(run, str | Path):
         run = open_run(run)
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{str(target)!r} is a folder; name a file, e.g. {str(target / 'report.html')!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {str(target.parent)!r} to write the report to; make it first")
+    target = writable(path)
     write_bytes(target, html(run).encode())
     return target
 

@@ -37,7 +37,7 @@ create table raw.contexts (
 -- From here on: what the tracking stage says. Replaced as a whole for a site when it is tracked again.
 create table raw.pairs (
     branch varchar, site varchar, from_step bigint, to_step bigint, arm varchar, seed bigint,
-    live_from bigint, live_to bigint, candidates bigint, links bigint
+    live_from bigint, live_to bigint, candidates bigint, links bigint, threshold double
 );
 create table raw.links (
     branch varchar, site varchar, from_step bigint, from_latent bigint, to_step bigint, to_latent bigint,

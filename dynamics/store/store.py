@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +69,29 @@ def publish(run: RunDirectory) -> bool:
     """
     with _writing(run):
         return _from_inventory(run, lambda inventory: _publish(run, inventory))
+
+
+def bring_up_to_date(run: RunDirectory) -> None:
+    """Publish where nothing is published, or where another version did so, whose views have other columns.
+
+    Where that cannot be written, the views stay as they are.
+    """
+    if not run.history.exists():
+        publish(run)
+    elif _has_other_views(run.history):
+        with suppress(OSError):
+            publish(run)
+
+
+def _has_other_views(history: Path) -> bool:
+    """Of an earlier or an equal version; a newer or damaged history is left alone."""
+    try:
+        with database.reader(history) as connection:
+            meta = dict(connection.execute("select key, value from raw.meta").fetchall())
+        older = int(meta["format"]) <= database.FORMAT
+    except (duckdb.Error, KeyError, ValueError):
+        return False
+    return older and meta.get("tables") != database.tables_digest()
 
 
 def _publish(run: RunDirectory, inventory: Inventory) -> bool:

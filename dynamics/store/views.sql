@@ -51,8 +51,9 @@ create view contexts as
         on h.site = c.site and h.step = c.step and h.latent = c.latent
     semi join timeline_parts t on t.branch = c.branch and c.step between t.first and t.last;
 
+-- threshold: the calibrated score above which latents of the pair were linked.
 create view pairs as
-    select site, from_step, to_step, arm, seed, live_from, live_to, candidates, links
+    select site, from_step, to_step, arm, seed, live_from, live_to, candidates, links, threshold
     from raw.pairs semi join timeline using (branch) order by site, arm, seed, from_step;
 
 create view links as

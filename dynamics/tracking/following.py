@@ -25,6 +25,8 @@ class Step:
     later: int
     links: Links
     candidates: int
+    threshold: float
+    """Score above which a pair was linked."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _compare(carrying: Carrying, earlier: int, later: int, threshold: float) -> 
     scored = scored_pairs(carrying, earlier, later)
     sizes = (carrying.series[earlier].n_live, carrying.series[later].n_live)
     links = link(scored, decoy_scores(carrying, earlier, later), sizes, threshold)
-    return Step(earlier, later, links, len(scored.pairs))
+    return Step(earlier, later, links, len(scored.pairs), threshold)
 
 
 def decoy_scores(carrying: Carrying, earlier: int, later: int) -> Float[np.ndarray, " decoys"]:
@@ -123,4 +125,4 @@ def _gap(
     if not np.any(scored.score > threshold):
         return None
     links = link(scored, decoy_scores(carrying, earlier, later), (len(free[0]), len(free[1])), threshold)
-    return Step(earlier, later, links, len(scored.pairs)) if len(links) else None
+    return Step(earlier, later, links, len(scored.pairs), threshold) if len(links) else None

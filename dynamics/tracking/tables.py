@@ -22,8 +22,9 @@ INTS = pa.list_(INT)
 def pairs(chain: Followed, nulls: dict[int, Followed]) -> pa.Table:
     """Every pair of checkpoints that was compared."""
     schema = _schema(
-        from_step=INT, to_step=INT, arm=TEXT, seed=INT, live_from=INT, live_to=INT, candidates=INT, links=INT
-    )
+        from_step=INT, to_step=INT, arm=TEXT, seed=INT, live_from=INT, live_to=INT, candidates=INT, links=INT,
+        threshold=FLOAT,
+    )  # fmt: skip
     return _table(schema, (row for arm, seed, f in _arms(chain, nulls) for row in _pair_rows(arm, seed, f)))
 
 
@@ -35,7 +36,8 @@ def _arms(chain: Followed, nulls: dict[int, Followed]) -> Iterator[tuple[str, in
 def _pair_rows(arm: str, seed: int, f: Followed) -> Iterator[tuple[object, ...]]:
     live, steps = [len(of) for of in f.tracks.of], f.carrying.series.steps
     for s in (*f.steps, *f.gaps):
-        yield steps[s.earlier], steps[s.later], arm, seed, live[s.earlier], live[s.later], s.candidates, len(s.links)
+        counts = live[s.earlier], live[s.later], s.candidates, len(s.links)
+        yield steps[s.earlier], steps[s.later], arm, seed, *counts, s.threshold
 
 
 def links(f: Followed) -> pa.Table:

@@ -56,7 +56,7 @@ insert into raw.links
         0.6 + hash(track, step) % 400 / 1000, 0.3, true, 0.01, 0.02, 0
     from raw.feature_history window w as (partition by site, track order by step) qualify lag(step) over w is not null;
 insert into raw.pairs
-    select 'b0', site, lag(step) over w, step, unnest(['chain', 'null']), 0, 14000, 14000, 90000, 13000
+    select 'b0', site, lag(step) over w, step, unnest(['chain', 'null']), 0, 14000, 14000, 90000, 13000, 0.5
     from place, moment window w as (partition by site order by step) qualify lag(step) over w is not null;
 insert into raw.population select 'b0', site, step, 14000, 2384, 3, 2, 4 from place, moment order by site, step;
 insert into raw.resolution select 'b0', site, kind, 1400000, 100000, 0.001 from place, (select unnest(['birth', 'death', 'split', 'merge', 'rotation']) as kind);

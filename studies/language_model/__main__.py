@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(corpus.train):,} characters of Python's standard library to train on, "
         f"{len(corpus.held_out):,} held out; the run is in {run}"
     )
-    curves = watch(corpus, QUICK if options.quick else FULL, run)
+    scale = replace(QUICK if options.quick else FULL, seed=options.seed)
+    curves = watch(corpus, scale, run)
     history = dynamics.open(run)
     history.analyze()
     report = run / "report.html"
@@ -63,6 +65,7 @@ def watch(corpus: Corpus, scale: Scale, run: Path) -> dict[str, dict[int, float]
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m studies.language_model", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small run: fewer steps, probe rows and latents")
+    parser.add_argument("--seed", type=int, default=0, help="of the network's weights and batches; the probe stays")
     parser.add_argument("--run", type=Path, help="a new directory; left out: out/language_model, then -2, -3, …")
     return parser.parse_args(arguments)
 

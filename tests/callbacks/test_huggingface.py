@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 transformers = pytest.importorskip("transformers")
 from dynamics.callbacks.huggingface import FeatureTracker  # noqa: E402
+from dynamics.callbacks.scalars import Scalars  # noqa: E402
 from dynamics.files import RunDirectory, load_probe, load_recording, snapshots  # noqa: E402
 
 IDS = torch.randint(0, 10, (6, 5), generator=torch.Generator().manual_seed(0))
@@ -30,8 +31,8 @@ class Model(nn.Module):
 
 def train(path: Path, tracker: FeatureTracker, model: nn.Module | None = None, **settings: Any) -> Any:
     arguments = transformers.TrainingArguments(
-        output_dir=str(path / "out"), use_cpu=True, report_to=[], disable_tqdm=True,
-        per_device_train_batch_size=2, **({"max_steps": 6, "save_strategy": "no", "logging_steps": 1} | settings),
+        output_dir=str(path / "out"), use_cpu=True, disable_tqdm=True, per_device_train_batch_size=2,
+        **({"max_steps": 6, "save_strategy": "no", "logging_steps": 1, "report_to": []} | settings),
     )  # fmt: skip
     data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 10, (12, 5))]
     trainer = transformers.Trainer(model or Model(), arguments, train_dataset=data, callbacks=[tracker])
@@ -98,3 +99,45 @@ def test_a_mistake_raises_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no module matches site 'mpl'; did you mean 'mlp'"):
         train(tmp_path, tracker_of(tmp_path, sites="mpl", on_error="warn"), model)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.fixture
+def board(tmp_path: Path, analysed: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where TensorBoard's files go, in a training that looks for numbers in a run that is analysed already."""
+    pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[dev]'")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    monkeypatch.setattr("dynamics.callbacks.huggingface.Scalars", lambda run: Scalars(str(analysed), seconds=0.0))
+    return tmp_path / "board"
+
+
+def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a folder: (step, value) by name."""
+    from tensorboard.backend.event_processing import event_accumulator
+
+    shown = event_accumulator.EventAccumulator(str(folder))
+    shown.Reload()
+    return {name: [(one.step, one.value) for one in shown.Scalars(name)] for name in shown.Tags()["scalars"]}
+
+
+def test_numbers_go_to_tensorboard_at_the_current_step(tmp_path: Path, board: Path) -> None:
+    train(tmp_path, tracker_of(tmp_path), max_steps=12, report_to=["tensorboard"])
+    found = scalars_in(next(board.rglob("events.*")).parent)
+    assert [step for step, _ in found["train/loss"]] == list(range(1, 13))
+    assert found["train/dynamics/step"] == [(step, 10.0 * (step - 1)) for step in range(1, 9)]
+    assert {f"train/dynamics/blocks.0/{name}" for name in ("live", "dead", "births", "deaths", "fvu")} <= found.keys()
+
+
+def test_a_reporter_that_raises_is_no_fault_of_the_training(
+    tmp_path: Path, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, asked = tracker_of(tmp_path), []
+
+    def broken(self: Any, *given: Any, logs: dict[str, float], **named: Any) -> None:
+        asked.append(logs)
+        if "dynamics/step" in logs:
+            raise OSError("disk full")
+
+    monkeypatch.setattr(transformers.integrations.TensorBoardCallback, "on_log", broken)
+    assert train(tmp_path, tracker, report_to=["tensorboard"]).state.global_step == 6
+    assert sum("dynamics/step" in logs for logs in asked) == 6
+    assert not tracker.faults.counts

@@ -177,8 +177,8 @@ def _measure(site: _Site, index: int, step: int, live: list[int]) -> None:
         )  # fmt: skip
     if index:
         site.add("population", step, len(live), 512 - len(live), 3 + 4 * busy + rng.normal(0, 0.5), 5.0, 8.0)
-        site.add("pairs", site.steps[index - 1], step, "chain", 0, len(live), len(live), 900, len(live) - 5)
-        site.add("pairs", site.steps[index - 1], step, "null", 0, len(live), len(live), 900, len(live) - 3)
+        site.add("pairs", site.steps[index - 1], step, "chain", 0, len(live), len(live), 900, len(live) - 5, 0.4)
+        site.add("pairs", site.steps[index - 1], step, "null", 0, len(live), len(live), 900, len(live) - 3, 0.4)
     else:
         site.add("population", step, len(live), 512 - len(live), None, None, None)
     if index:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import vl_convert
 
 from dynamics import charts
+from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import Source, literal
 from dynamics.charts.theme import KINDS, MARKS
 from tests.charts.synthetic import SITES, SyntheticRun, empty_run, steps_of, synthetic_run, write_dictionaries
@@ -150,6 +152,7 @@ def test_never_too_many_marks() -> None:
         chart = draw(run, "a")
         assert marks(chart) <= MARKS, draw.__name__
         assert "3,000 checkpoints are drawn as" in subtitle(chart).replace("2,999", "3,000"), draw.__name__
+    assert marks(charts.side_by_side(run, run, "a")) <= MARKS
     assert "3,000 births and 3,000 deaths" in title(charts.population(run, "a"))
 
 
@@ -324,3 +327,22 @@ def test_not_a_number_becomes_null() -> None:
 @pytest.mark.parametrize("text", ["it's", "''", "\\'", "a\nb", "$site", "</script>", "\x1b"])
 def test_literals_come_back_as_they_were(text: str) -> None:
     assert empty_run().sql(f"select {literal(text)} as text").to_pylist() == [{"text": text}]
+
+
+def test_a_dictionary_that_was_made_again_is_read_again(tmp_path: Path) -> None:
+    run, step = synthetic_run(3), steps_of(3)[-1]
+    write_dictionaries(run, tmp_path / "run", SITE, [step])
+    before = decoder_directions(run, SITE, step)
+    assert decoder_directions(run, SITE, step) is before
+    shutil.rmtree(tmp_path / "run" / "saes")
+    write_dictionaries(run, tmp_path / "run", SITE, [step], d_in=20)
+    assert decoder_directions(run, SITE, step).shape == (512, 20)
+
+
+@pytest.mark.parametrize("draw", [charts.population, charts.quality, charts.transition, life])
+def test_one_pointer_for_all_panels(draw: Draw, history: SyntheticRun) -> None:
+    spec = draw(history, SITE).to_dict()
+    [pointer] = [param for param in spec["params"] if param["name"] == "pointer"]
+    assert pointer["select"]["on"] == "pointermove"
+    drawn = [{layer.get("name") for layer in panel["layer"]} for panel in spec["vconcat"]]
+    assert all(names & set(pointer["views"]) for names in drawn)

@@ -17,7 +17,7 @@ from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.saes import LATENTS, SaeRecord, write_sae
 from dynamics.files.snapshots import SnapshotRecord, write_snapshot
-from tests.charts.synthetic import SyntheticRun, empty_run
+from tests.charts.synthetic import SyntheticRun, empty_run, synthetic_run
 from tests.charts.test_charts import marks, subtitle, title
 
 SITE = "a"
@@ -109,6 +109,34 @@ def test_links_near_the_cut_off_are_counted() -> None:
     chart = charts.scores(run, SITE)
     assert title(chart) == "100% of the links are clear of every other candidate; none scores below 0.50"
     assert "20.0% lie within 0.1 of the smallest accepted score" in subtitle(chart)
+    run.connection.execute("insert into raw.pairs (branch, site, arm, threshold) values ('b0', 'a', 'chain', 0.45)")
+    chart = charts.scores(run, SITE)
+    assert "10.0% lie within 0.1 of the cut-off" in subtitle(chart)
+    assert "cut-off 0.45" in str(chart.to_dict())
+    gaps = {row["gap"]: row["links"] for row in data(chart) if "gap" in row}
+    assert gaps == {0: 10, 1: 0, 2: 0, 3: 0}
+
+
+@pytest.mark.parametrize(("early", "cut"), [(4, False), (90, True)])
+def test_what_was_there_at_first_leaves_room_for_what_came(early: int, cut: bool) -> None:
+    run = lives([(0, 3)] * early + [(1, 3), (2, 3), (2, 3)], 4)
+    run.connection.execute(
+        "insert into raw.onsets select 'b0', site, track, first_step, first_step, first_step, "
+        "case when left_censored then 'left' end from raw.tracks"
+    )
+    chart = charts.onsets(run, SITE)
+    assert ("The first bar is cut off" in subtitle(chart)) == cut
+    assert sum(row["features"] for row in data(chart) if "when" in row) == early + 3
+    assert [row["text"] for row in data(chart) if "text" in row] == ([str(early)] if cut else [])
+
+
+def test_bubbles_have_the_area_of_their_number_and_room() -> None:
+    chart = charts.events(synthetic_run(90))
+    [area] = {str(part["encoding"]["size"]["scale"]) for part in chart.to_dict()["vconcat"]}
+    assert "'domain': [0, " in area
+    assert "'range': [0, " in area
+    assert len({row["step"] for row in data(chart)}) <= 60
+    assert "90 checkpoints are drawn as" in subtitle(chart)
 
 
 def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None:
@@ -135,7 +163,7 @@ def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None
         "insert into raw.feature_history (branch, site, track, step, latent) values ('b0', 'a', 7, 4, 0)"
     )
     chart = charts.concepts(run, SITE)
-    assert title(chart) == "1 of 1 concept gets a feature: digit from step 3"
+    assert title(chart) == "1 of 1 concept gets a better feature than at first: digit from step 3"
     scores = {row["step"]: row["f1"] for row in data(chart) if row.get("latent") == 0}
     assert scores[4] == 1
     assert "at last track 7" in str(chart.to_dict())

@@ -52,23 +52,30 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def tab(chromium: Any) -> Iterator[Tab]:
-    """A fresh page that must not complain, run what it was only to show, or ask anything of the outside."""
+@pytest.fixture(scope="session")
+def window(chromium: Any) -> Iterator[Any]:
+    """What pages share: the browser keeps the explorer's scripts, of which there are megabytes."""
     context = chromium.new_context(viewport={"width": 1200, "height": 2600})
-    opened = Tab(context.new_page())
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def tab(window: Any) -> Iterator[Tab]:
+    """A fresh page that must not complain, run what it was only to show, or ask anything of the outside."""
+    opened = Tab(window.new_page())
     opened.listen()
     yield opened
     assert opened.complaints == []
     assert "executed" not in opened.page.title()
-    context.close()
+    opened.page.close()
 
 
-def hostile_folder(folder: Path, checkpoints: int) -> Path:
-    """A run directory with a published history, the first site's last two dictionaries, and hostile text everywhere."""
-    run = synthetic_run(checkpoints, sites=[SITES[0], HOSTILE[0]])
-    write_dictionaries(run, folder, SITES[0], steps_of(checkpoints)[-2:])
-    write_dictionaries(run, folder, HOSTILE[0], steps_of(checkpoints)[-1:])
+def hostile_folder(folder: Path, checkpoints: int, sites: tuple[str, ...] = (SITES[0], HOSTILE[0])) -> Path:
+    """A run directory with a published history, the sites' last dictionaries, and hostile text everywhere."""
+    run = synthetic_run(checkpoints, sites=list(sites))
+    for site in sites:
+        write_dictionaries(run, folder, site, steps_of(checkpoints)[-2:])
     publish(run, folder)
     return folder
 

@@ -92,7 +92,7 @@ def test_a_click_on_a_relative_and_on_a_neighbour_goes_there(tab: Tab, explorer:
     go_to(page, child)
     neighbours = page.locator("marimo-table").nth(1)
     row = neighbours.locator("tbody tr").first
-    other = int(row.locator("td").nth(2).inner_text())
+    other = int(row.locator("td").nth(1).inner_text())
     row.get_by_role("checkbox").click()
     shows(page, other)
 
@@ -114,9 +114,8 @@ def test_sql_answers_and_hostile_sql_is_refused(tab: Tab, explorer: Server) -> N
     page.locator("[data-refused]", has_text="only a single SELECT").wait_for()
 
 
-@pytest.mark.parametrize("site", [SITE, HOSTILE[0]])
-def test_hostile_text_is_shown_and_does_nothing(tab: Tab, explorer: Server, site: str) -> None:
-    page = opened(tab, explorer, site)
+def test_hostile_names_and_text_are_shown_and_do_nothing(tab: Tab, explorer: Server) -> None:
+    page = opened(tab, explorer, HOSTILE[0])
     page.get_by_text("⟨ESC⟩").first.wait_for()
     page.get_by_text("How the population flows", exact=True).click()
     page.locator("canvas").nth(3).wait_for()
@@ -150,10 +149,10 @@ def test_the_page_follows_a_run_that_goes_on(tab: Tab, going_on: Server) -> None
 
 def test_the_report_opens_and_shows_hostile_text(tab: Tab, tmp_path: Path) -> None:
     page = tab.page
-    page.goto(report(hostile_folder(tmp_path / "run", 12), tmp_path / "page.html").as_uri())
+    page.goto(report(hostile_folder(tmp_path / "run", 12, (HOSTILE[0],)), tmp_path / "page.html").as_uri())
     charts = page.locator("[data-chart]").count()
     page.wait_for_function("n => document.querySelectorAll('[data-chart] svg.marks').length === n", arg=charts)
-    assert charts > 8
+    assert charts >= 8
     assert page.get_by_text("⟨ESC⟩").count() > 0
 
 

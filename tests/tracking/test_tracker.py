@@ -283,6 +283,8 @@ def test_the_pairs_of_every_arm_are_listed() -> None:
     nulls = {("null", seed): gallery.CHECKPOINTS - 1 for seed in range(gallery.NULLS)}
     assert arms == Counter({("chain", 0): gallery.CHECKPOINTS, **nulls})  # six neighbours and one gap
     assert sum(r["links"] for r in rows if r["arm"] == "chain") == len(gallery.tracked("gap").tables["links"])
+    [threshold] = {r["threshold"] for r in rows}
+    assert 0 < threshold < min(r["score"] for r in gallery.tracked("gap").tables["links"].to_pylist())
 
 
 def test_activations_are_told_in_the_models_own_units() -> None:
