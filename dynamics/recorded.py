@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from dynamics.capture.reading import Reading
-from dynamics.files.snapshots import SnapshotRecord
+from dynamics.files.layout import RunDirectory
+from dynamics.files.snapshots import SnapshotRecord, write_snapshot
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,19 @@ class RecordedSite:
                 "use another run directory"
             )
 
+    def write(self, run: RunDirectory, reading: Reading, facts: SnapshotRecord) -> None:
+        """Commits what was read, unless it cannot be used."""
+        self.require_rows(reading)
+        write_snapshot(run, replace(facts, site=self.name, probe=self.probe), reading.activations)
+        self.recorded[facts.branch, facts.step] = facts.fingerprint
+
     def require_rows(self, reading: Reading) -> None:
         """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""
         shape = tuple(reading.activations.shape)
         if shape != (self.rows, self.d_in) or reading.positions != self.positions:
             raise UnusableActivationsError(f"activations are {shape}, at the start they were {(self.rows, self.d_in)}")
+        if torch.isfinite(reading.activations.sum()):
+            return  # quicker than looking at each, which a sum that overflows calls for too
         finite = torch.isfinite(reading.activations)
         if not finite.all():
             share = 1 - float(finite.float().mean())

@@ -161,7 +161,8 @@ def _reading(site: str, blocks: Sequence[Tensor], probe: Probe) -> Reading:
         kept = torch.from_numpy(probe.layout(positions).kept)
     except ValueError as error:
         raise ValueError(f"site {site!r}: {error}") from None
-    return Reading((output if output.ndim == 3 else output[:, None])[kept].contiguous(), positions)
+    rows = output if output.ndim == 3 else output[:, None]
+    return Reading(rows.flatten(0, 1) if kept.all() else rows[kept], positions)  # picking rows costs a copy
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -132,7 +132,7 @@ FAULTS = {
 POINTS = {
     "reading": "dynamics.recorder.read_sites",
     "fingerprint": "dynamics.recorder.fingerprint",
-    "writing": "dynamics.recorder.write_snapshot",
+    "writing": "dynamics.recorded.write_snapshot",
     "random states": "torch.set_rng_state",
     "handing over": "dynamics.engines.engine.LaterEngine.snapshots_written",
     "closing": "dynamics.engines.engine.LaterEngine.close",
