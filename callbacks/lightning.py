@@ -31,7 +31,8 @@ class FeatureTracker(Callback):
     Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing, nor do the
     searches for a learning rate or a batch size; ``fast_dev_run`` checks the configuration and keeps nothing. While
     training goes on, what becomes known of earlier checkpoints (live, dead, births, deaths, drift beyond the null, FVU)
-    goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it.
+    goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it; not so with ``work="inline"``
+    and ``"later"``, which publish after the end.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class FeatureTracker(Callback):
             self._recorder.resume(self._place)
             self._place = None
         self._recorder.prepare(pl_module, until=_last_step(trainer))
-        self._scalars = Scalars(str(self._recorder.run))
+        self._scalars = Scalars(self._recorder.directory.scalars)
         self._step(trainer, pl_module, None)
 
     def _directory(self, rehearsal: bool) -> str:

@@ -114,6 +114,11 @@ class Recorder:
         return self._directory.path
 
     @property
+    def directory(self) -> RunDirectory:
+        """Where things are in it."""
+        return self._directory
+
+    @property
     def skipped(self) -> Counter[str]:
         """How many snapshots were not taken, by what went wrong."""
         return self._faults.counts

@@ -121,6 +121,11 @@ class RunDirectory:
         """The published database."""
         return self.path / "history.duckdb"
 
+    @property
+    def scalars(self) -> Path:
+        """The numbers of each checkpoint, published with the database."""
+        return self.path / "scalars.parquet"
+
     def probe(self, digest: str) -> Path:
         """File of the probe named ``digest``."""
         return self.path / "probes" / f"{digest}.safetensors"
