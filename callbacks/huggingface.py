@@ -15,7 +15,7 @@ from .guard import guarded
 
 
 class FeatureTracker(TrainerCallback):
-    """Records a run with a :class:`dynamics.recorder.Recorder`, on the first process only, step 0 included.
+    """Records a run with a :class:`dynamics.recorder.Recorder`, on the first process unless told, step 0 included.
 
     The trainer shows a callback no loss but what it logs: the mean since it logged last. So the loss that is kept is
     that of the step itself with ``logging_steps=1``, and else the last mean, of this step or of one before it.
@@ -33,6 +33,7 @@ class FeatureTracker(TrainerCallback):
         schedule: Any = "log",
         sae: SaeConfig = SAE,
         work: Any = "worker",
+        ranks: Literal["first", "all"] = "first",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         """Keeps the arguments; everything is made when training starts.
@@ -43,7 +44,7 @@ class FeatureTracker(TrainerCallback):
         self._run, self._probe, self._forward, self._schedule = str(run), probe, forward, schedule
         self._settings: dict[str, Any] = {
             "sites": sites, "text": text, "mask": mask, "concepts": concepts, "sae": sae, "work": work,
-            "on_error": on_error,
+            "ranks": ranks, "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
         self.faults = Faults(on_error == "raise")
@@ -62,7 +63,7 @@ class FeatureTracker(TrainerCallback):
                 "FSDP and DeepSpeed spread the model over processes, and one alone cannot show it the probe; train "
                 "without, or record saved checkpoints afterwards with a Recorder"
             )
-        if not state.is_world_process_zero:
+        if self._settings["ranks"] == "first" and not state.is_world_process_zero:
             return
         if self._recorder is not None:
             self._recorder.close(drain=False)

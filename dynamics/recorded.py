@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from dynamics.capture.probe import Probe
 from dynamics.capture.reading import Reading
 from dynamics.files.layout import RunDirectory
-from dynamics.files.snapshots import SnapshotRecord, write_snapshot
+from dynamics.files.snapshots import SnapshotRecord, all_snapshots
+
+Commit = Callable[[SnapshotRecord, Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,28 @@ class RecordedSite:
 
     name: str
     rows: int
+    """Those that this process reads: all, where it does not share the probe with others."""
     d_in: int
     positions: int | None
     probe: str
     recorded: dict[tuple[str, int], str | None]
     """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
+
+    @classmethod
+    def of(cls, name: str, reading: Reading, probe: Probe, run: RunDirectory) -> RecordedSite:
+        """A site as the model has just shown it.
+
+        Raises:
+            ValueError: if text or concepts do not fit the rows, or the run has snapshots that do not.
+        """
+        probe.rows(reading.positions)
+        rows, d_in = reading.activations.shape
+        records = all_snapshots(run, name)
+        recorded = {(record.branch, record.step): record.fingerprint for record in records}
+        site = cls(name, rows, d_in, reading.positions, probe.rows_digest(reading.positions), recorded)
+        for record in records:
+            site.require_same(record, run.path)
+        return site
 
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
         """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
@@ -39,10 +61,10 @@ class RecordedSite:
                 "use another run directory"
             )
 
-    def write(self, run: RunDirectory, reading: Reading, facts: SnapshotRecord) -> None:
+    def write(self, commit: Commit, reading: Reading, facts: SnapshotRecord) -> None:
         """Commits what was read, unless it cannot be used."""
         self.require_rows(reading)
-        write_snapshot(run, replace(facts, site=self.name, probe=self.probe), reading.activations)
+        commit(replace(facts, site=self.name, probe=self.probe), reading.activations)
         self.recorded[facts.branch, facts.step] = facts.fingerprint
 
     def require_rows(self, reading: Reading) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamics.capture import Probe
+from dynamics.capture.share import Share
 from dynamics.files import (
     RunDirectory,
     load_activations,
@@ -234,13 +235,13 @@ def test_a_forward_that_writes_to_the_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_inline_work_is_refused_where_several_processes_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamics.recorder._processes", lambda: 2)
+    monkeypatch.setattr(Share, "here", lambda: Share(0, 2))
     with pytest.raises(ValueError, match='work="inline" would keep the other training processes waiting'):
         recorder_of(tmp_path, work="inline").prepare(model_of())
 
 
 def test_other_ranks_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamics.recorder._rank", lambda: 1)
+    monkeypatch.setattr(Share, "here", lambda: Share(1, 2))
     recorder = recorder_of(tmp_path, sites="nothing")
     assert not recorder.step(model_of(), 0)
 
@@ -312,7 +313,7 @@ def test_a_full_disk_costs_snapshots_only(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dynamics.recorded.write_snapshot", full)
+        patch.setattr("dynamics.recorder.write_snapshot", full)
         with pytest.warns(RecorderWarning, match="No space left on device"):
             assert not recorder.step(model, 2)
     assert recorder.step(model, 4)

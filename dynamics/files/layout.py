@@ -138,6 +138,10 @@ class RunDirectory:
         """Folder of one snapshot."""
         return self.snapshots(branch) / f"step_{step:08d}" / folder_name(site)
 
+    def shards(self, site: str, step: int) -> Path:
+        """Folder in which ranks put their rows of a snapshot until all are there."""
+        return self.path / "shards" / f"step_{step:08d}" / folder_name(site)
+
     def saes(self, site: str, branch: str = BRANCH) -> Path:
         """Folder of the SAEs of a site, one folder an arm in it."""
         return self.path / "saes" / branch / folder_name(site)
