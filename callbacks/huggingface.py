@@ -7,6 +7,7 @@ from typing import Any, Literal
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dynamics.faults import Faults
+from dynamics.position import Place
 from dynamics.recorder import SAE, Recorder
 from dynamics.sae.config import SaeConfig
 
@@ -47,6 +48,7 @@ class FeatureTracker(TrainerCallback):
             "ranks": ranks, "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
+        self._kept = f"dynamics {self._run}"
         self.faults = Faults(on_error == "raise")
 
     @property
@@ -74,8 +76,19 @@ class FeatureTracker(TrainerCallback):
             schedule=schedule_of(self._schedule),
             **self._settings,
         )
+        if (place := self._place_in(state)) is not None:
+            self._recorder.resume(place)
         self._recorder.prepare(kwargs["model"], until=state.max_steps if state.max_steps > 0 else None)
         self._look(args, state, control, **kwargs)
+
+    def _place_in(self, state: TrainerState) -> Place | None:
+        """Where the run was when the checkpoint was written that this training is resumed from, if it says so."""
+        try:
+            states: Any = state.stateful_callbacks
+            kept = states[self._kept]["attributes"]
+            return str(kept["branch"]), int(kept["step"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
 
     @guarded
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -93,6 +106,9 @@ class FeatureTracker(TrainerCallback):
             logged = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
+            branch, step = self._recorder.place
+            states: Any = state.stateful_callbacks  # which the trainer writes into its checkpoints, in this form
+            states[self._kept] = {"args": {}, "attributes": {"branch": branch, "step": step}}
 
     @guarded
     def on_train_end(

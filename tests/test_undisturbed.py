@@ -52,6 +52,8 @@ SCRIPT_OF = {
         "lightning ddp, layer norms": ["later all"],  # "all": each rank shows its share of the probe
         "lightning fsdp2": ["later all"],
     },
+    "lightning_trainer in forked processes": {"lightning ddp_fork": ["later"], "lightning ddp_notebook": ["worker"]},
+    "lightning_trainer in started processes": {"lightning ddp_spawn": ["later"]},
     "huggingface_trainer": {"huggingface": ["naive", "later", "inline", *FAULTS]},
 }
 

@@ -199,6 +199,20 @@ def test_a_search_for_a_learning_rate_is_not_recorded(tmp_path: Path) -> None:
     assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
 
 
+def test_a_search_for_a_batch_size_is_not_recorded(tmp_path: Path) -> None:
+    class Sized(Module):
+        batch_size = 2
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(torch.randn(40, 4)), batch_size=self.batch_size)
+
+    module, trainer = Sized(), trainer_of(tmp_path, tracker_of(tmp_path))
+    assert pl.tuner.Tuner(trainer).scale_batch_size(module, steps_per_trial=4, max_trials=2) > 2
+    assert not (tmp_path / "run").exists()
+    trainer.fit(module)
+    assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
+
+
 def test_a_training_that_is_interrupted_keeps_its_snapshots_and_goes_on(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, tracker_of(tmp_path), Ends(KeyboardInterrupt()))
     with pytest.raises(SystemExit):

@@ -122,6 +122,18 @@ def sharded(mode: str) -> str:
     return fit(partial(Spread, "layer norms"), mode, strategy=strategy, devices=2)
 
 
+class Launched(Module):
+    """Trained in processes that the trainer starts or forks, where Python's random numbers begin anew."""
+
+    def setup(self, stage: str) -> None:
+        seeded()
+
+
+def launched(strategy: str, mode: str) -> str:
+    """The weights that come back; those processes keep all the rest."""
+    return fit(Launched, mode, strategy=strategy, devices=2)
+
+
 TRAININGS = {
     "lightning": partial(fit, Module),
     "lightning bf16-mixed": partial(fit, Module, precision="bf16-mixed"),
@@ -133,6 +145,7 @@ TRAININGS = {
     "lightning ddp": partial(distributed, ""),
     "lightning ddp, layer norms": partial(distributed, "layer norms"),
     "lightning fsdp2": sharded,
+    **{f"lightning {name}": partial(launched, name) for name in ("ddp_spawn", "ddp_fork", "ddp_notebook")},
 }
 
 if __name__ == "__main__":
