@@ -45,7 +45,7 @@ def on_two_ranks(folder: Path, *scenarios: str) -> list[subprocess.CompletedProc
 def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: Path) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_two_ranks(tmp_path, *names)
+    ranks = on_two_ranks(tmp_path, *names, "ddp, silent")
     assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
     first, second = (json.loads(rank.stdout.splitlines()[-1]) for rank in ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
@@ -55,6 +55,14 @@ def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: 
         assert first[broken] == {"unchanged": True, "steps": [0, 4, 6], "skipped": {"IncompleteSnapshotError": 2}}
         assert second[broken] == {"unchanged": True, "steps": [0, 4, 6], "skipped": {"OSError": 2}}
         assert first[f"{door}, resumed"] == {"steps": ["b0 0", "b0 2", "b1 4", "b1 6"], "skipped": {}}
+    silence = {"said": {"first": [], "all": []}, "steps": {"first": [0, 2, 4, 6], "all": [0, 2, 4, 6]}}
+    assert first["ddp, silent"] == second["ddp, silent"] == silence
+
+
+def test_a_rank_that_is_killed_while_it_writes_is_missed_by_training_alone(tmp_path: Path) -> None:
+    ranks = on_two_ranks(tmp_path, "ddp, a rank that is killed")
+    assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:]
+    assert json.loads(ranks[0].stdout.splitlines()[-1])["skipped"] == {}
 
 
 def test_a_rank_that_falls_out_of_step_ends_and_nobody_waits_for_it(tmp_path: Path) -> None:

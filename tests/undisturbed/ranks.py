@@ -8,9 +8,12 @@ Rank 0 prints what came of it as JSON.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +33,25 @@ from dynamics.schedule import every
 
 STEPS = 6
 SITES = ["1", "3"]
+TALK = tuple(
+    f"{how}{what}"
+    for what in (
+        "all_reduce",
+        "all_gather",
+        "all_to_all",
+        "barrier",
+        "broadcast",
+        "gather",
+        "recv",
+        "reduce",
+        "scatter",
+        "reduce_scatter",
+        "send",
+    )
+    for how in ("", "i", "monitored_")
+    if hasattr(dist, f"{how}{what}")
+)
+"""All that torch's ranks can say to each other."""
 PROBE = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(9))
 """Five examples of three positions, in batches of two: the ranks have one and two."""
 
@@ -60,7 +82,7 @@ def recorder_of(folder: Path, **settings: Any) -> Recorder:
 
 def train(
     made: Callable[[], nn.Module],
-    recorder: Recorder | None,
+    recorder: Any,
     look: Callable[[Any, int], None] | None = None,
     first: int = 0,
 ) -> str:
@@ -151,6 +173,63 @@ def resumed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     return {"skipped": dict(recorder.skipped), "steps": [f"{record.branch} {record.step}" for record in records]}
 
 
+class Listened:
+    """A recorder during whose work nothing is said to other ranks."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.said: list[str] = []
+
+    def step(self, model: nn.Module, step: int) -> None:
+        with self._listening():
+            self._recorder.step(model, step)
+
+    def close(self) -> None:
+        with self._listening():
+            self._recorder.close()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name in TALK:
+                heard = mock.patch.object(dist, name, lambda *_, name=name, **__: self.said.append(name))
+                stack.enter_context(heard)
+            yield
+
+
+def silent(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """Whoever shows the probe, nothing of ours talks to another rank."""
+    said, steps = {}, {}
+    for ranks in ("first", "all"):
+        listened = Listened(recorder_of(folder / ranks, ranks=ranks))
+        train(made, listened)
+        dist.barrier()
+        said[ranks] = listened.said
+        steps[ranks] = [record.step for record in snapshots(RunDirectory.open(folder / ranks), "1")]
+    return {"said": said, "steps": steps}
+
+
+def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """The second rank is killed while it writes: its peer ends where training itself misses it."""
+
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    recorder = recorder_of(folder / "run")
+    recorder.prepare(model := made())
+    if dist.get_rank() == 1:
+        with mock.patch("dynamics.shared.write_shard", die):
+            recorder.step(model, 0)
+    recorder.step(model, 0)
+    try:
+        model(torch.randn(4, 8)).square().mean().backward()
+    except RuntimeError as error:
+        recorder.close(drain=False)
+        print(json.dumps({"training": str(error), "skipped": dict(recorder.skipped)}))
+        os._exit(3)
+    return {}
+
+
 def out_of_step(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     """The second rank cannot show the probe at step 2: it ends, and so its peer does not wait for ever."""
 
@@ -169,6 +248,8 @@ SCENARIOS = {
     "fsdp": (shared, spread),
     "ddp, a rank that cannot write": (failing, whole),
     "fsdp, a rank that cannot write": (failing, spread),
+    "ddp, silent": (silent, whole),
+    "ddp, a rank that is killed": (killed, whole),
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
     "fsdp, a rank that cannot show": (out_of_step, spread),
