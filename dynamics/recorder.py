@@ -301,12 +301,13 @@ class Recorder:
             return False
         if self._shared is not None:  # nothing of this rank's own may decide
             return self._shared.due(step)
-        self._follow(model, step)
-        return self._position.due(self._schedule, step)
+        return self._follow(model, step)
 
-    def _follow(self, model: nn.Module, step: int) -> None:
+    def _follow(self, model: nn.Module, step: int) -> bool:
+        """Whether the schedule or what is on record asks for a look."""
         if self._position.goes_back(step):
             self._position.begin(step, fingerprint(unwrapped(model)))
+        return self._position.due(self._schedule, step)
 
     def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
         shown = {} if self._shared is None else self._shown(model, self._shared, facts.step)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,34 @@ def test_a_snapshot_is_there_when_the_rows_of_every_rank_are(make_run: MakeRun) 
     assert list(damages(run)) == []
     (run.path / found.path).with_name("activations.00001-of-00002.safetensors").write_bytes(b"cut")
     assert "00001-of-00002.safetensors is damaged" in next(damages(run)).reason
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+def test_whatever_fails_while_rows_are_joined_they_are_joined_the_next_time(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    run, calls = make_run(0), iter(range(1, 100))
+    for rank in range(2):
+        write_shard(run, "blocks.0", 0, shard_of(rank), torch.full((2, 4), float(rank)))
+    record = SnapshotRecord(site="blocks.0", step=0, probe="p0")
+
+    def failing(real: Any) -> Any:
+        def fail(*given: Any, **named: Any) -> Any:
+            if next(calls) == call:
+                raise OSError(5, "Input/output error")
+            return real(*given, **named)
+
+        return fail
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "fsync", "mkdir"):
+            patch.setattr(os, name, failing(getattr(os, name)))
+        with suppress(OSError):
+            join_shards(run, record, shard_of(0))
+    assert join_shards(run, record, shard_of(0))
+    [found] = snapshots(run, "blocks.0")
+    assert load_activations(run, found)[:, 0].tolist() == [0, 0, 1, 1]
+    assert list(damages(run)) == []
 
 
 def test_all_files_of_a_shared_snapshot_are_pruned(make_run: MakeRun) -> None:

@@ -57,23 +57,22 @@ def join_shards(run: RunDirectory, record: SnapshotRecord, shard: Shard) -> bool
     Returns:
         Whether they are.
     """
-    source = run.shards(record.site, record.step)
+    folder = run.snapshot(record.site, record.step, record.branch)
+    if not is_committed(folder) and not _commit(run.shards(record.site, record.step), folder, record, shard):
+        return False
+    remove_shards(run, record.site, record.step)
+    return True
+
+
+def _commit(source: Path, folder: Path, record: SnapshotRecord, shard: Shard) -> bool:
     shards = [replace(shard, share=Share(rank, shard.share.of)) for rank in range(shard.share.of)]
     facts = [known for each in shards if (known := _facts(source, each)) is not None]
     if len(facts) < len(shards):
         return False
-    folder = run.snapshot(record.site, record.step, record.branch)
-    if not is_committed(folder):
-        _gather(source, folder, [each.name for each in shards])
-        whole = replace(
-            record, dtype=facts[0]["dtype"], rows=sum(each["rows"] for each in facts), d_in=facts[0]["d_in"]
-        )
-        seal(
-            folder,
-            snapshot_facts(whole),
-            {each.name: known["digest"] for each, known in zip(shards, facts, strict=True)},
-        )
-    remove_shards(run, record.site, record.step)
+    _gather(source, folder, [each.name for each in shards])
+    whole = replace(record, dtype=facts[0]["dtype"], rows=sum(each["rows"] for each in facts), d_in=facts[0]["d_in"])
+    digests = {each.name: known["digest"] for each, known in zip(shards, facts, strict=True)}
+    seal(folder, snapshot_facts(whole), digests)
     return True
 
 

@@ -169,6 +169,16 @@ def resumed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     for first in (0, 0, 4):
         train(made, recorder := recorder_of(folder / "run"), first=first)
         dist.barrier()
+    recorder = recorder_of(folder / "run")
+    for value, step in ((0.1, 6), (0.2, 8), (0.3, 6)):  # goes on, and goes back without being told
+        torch.manual_seed(0)
+        model = made()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        recorder.step(model, step)
+    recorder.close()
+    dist.barrier()
     records = snapshots(RunDirectory.open(folder / "run"), "1")
     return {"skipped": dict(recorder.skipped), "steps": [f"{record.branch} {record.step}" for record in records]}
 
