@@ -1,4 +1,4 @@
-"""What the rows of a site are, fixed for the whole run, and which of its snapshots are on record."""
+"""What the rows of a site are, fixed for the whole run, and which of its snapshots were there at the start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecordedSite:
     positions: int | None
     probe: str
     recorded: dict[tuple[str, int], str | None]
-    """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
+    """Branches and steps of which there was a snapshot at the start, with the fingerprint of the model."""
 
     @classmethod
     def of(cls, name: str, reading: Reading, probe: Probe, run: RunDirectory) -> RecordedSite:
@@ -65,7 +65,6 @@ class RecordedSite:
         """Commits what was read, unless it cannot be used."""
         self.require_rows(reading)
         commit(replace(facts, site=self.name, probe=self.probe), reading.activations)
-        self.recorded[facts.branch, facts.step] = facts.fingerprint
 
     def require_rows(self, reading: Reading) -> None:
         """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""

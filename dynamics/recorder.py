@@ -25,6 +25,7 @@ from dynamics.capture.sharded import is_sharded
 from dynamics.capture.share import WHOLE, Share
 from dynamics.capture.sites import match_sites, site_modules, unwrapped
 from dynamics.faults import Faults, OutOfStepError, RecorderWarning, show_messages
+from dynamics.files.commits import is_committed
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
@@ -315,8 +316,7 @@ class Recorder:
             return self._write(self._sites, shown, facts)
         weights = fingerprint(model)
         leaves = self._position.judged(facts.step, weights) == "leaves"
-        place = (self._position.timeline.owner(facts.step), facts.step)
-        wanted = [site for site in self._sites if leaves or place not in site.recorded]
+        wanted = [site for site in self._sites if leaves or not self._has(site, facts.step)]
         if not wanted:
             return False
         readings = shown or read_sites(model, self.probe, [site.name for site in wanted], self._forward)
@@ -330,6 +330,10 @@ class Recorder:
             self._position.took(facts.step, weights)
             self._join() if self._shared else self._hand_over()
         return taken
+
+    def _has(self, site: RecordedSite, step: int) -> bool:
+        """Asks the disk, so that memory does not grow with the snapshots of every site."""
+        return is_committed(self._directory.snapshot(site.name, step, self._position.timeline.owner(step)))
 
     def _shown(self, model: nn.Module, shared: Shared, step: int) -> dict[str, Reading]:
         """This rank's share, read first of all: the others may be waiting in the same forward pass."""
