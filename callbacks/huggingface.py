@@ -106,9 +106,14 @@ class FeatureTracker(TrainerCallback):
             logged = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
-            branch, step = self._recorder.place
-            states: Any = state.stateful_callbacks  # which the trainer writes into its checkpoints, in this form
-            states[self._kept] = {"args": {}, "attributes": {"branch": branch, "step": step}}
+            self._keep_place(self._recorder, state)
+
+    @guarded
+    def _keep_place(self, recorder: Recorder, state: TrainerState) -> None:
+        """Puts it where the trainer writes it into its checkpoints, in the form that those have."""
+        branch, step = recorder.place
+        states: Any = state.stateful_callbacks
+        states[self._kept] = {"args": {}, "attributes": {"branch": branch, "step": step}}
 
     @guarded
     def on_train_end(
