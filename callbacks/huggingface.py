@@ -95,25 +95,26 @@ class FeatureTracker(TrainerCallback):
         """Looks where a scheduled step was passed; where its loss is about to be logged, when that is done."""
         if not control.should_log:
             self._look(args, state, control, **kwargs)
+            self._keep_place(state)
 
     @guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Looks where a scheduled step was passed: nothing was trained since the end of the step."""
         self._look(args, state, control, **kwargs)
+        self._keep_place(state)
 
     def _look(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._recorder is not None:
             logged = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
             samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             self._recorder.step(kwargs["model"], state.global_step, loss=logged, epoch=state.epoch, samples=samples)
-            self._keep_place(self._recorder, state)
 
-    @guarded
-    def _keep_place(self, recorder: Recorder, state: TrainerState) -> None:
+    def _keep_place(self, state: TrainerState) -> None:
         """Puts it where the trainer writes it into its checkpoints, in the form that those have."""
-        branch, step = recorder.place
-        states: Any = state.stateful_callbacks
-        states[self._kept] = {"args": {}, "attributes": {"branch": branch, "step": step}}
+        if self._recorder is not None:
+            branch, step = self._recorder.place
+            states: Any = state.stateful_callbacks
+            states[self._kept] = {"args": {}, "attributes": {"branch": branch, "step": step}}
 
     @guarded
     def on_train_end(

@@ -46,6 +46,10 @@ class RecordedSite:
             site.require_same(record, run.path)
         return site
 
+    def expected_bytes(self, probe: Probe) -> int:
+        """Size of a snapshot, of which other ranks may write a part."""
+        return probe.layout(self.positions).n_rows * self.d_in * torch.float32.itemsize
+
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
         """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
         if record.pruned:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
-import torch
 from filelock import BaseFileLock
 from torch import Tensor, nn
 
@@ -48,10 +47,6 @@ SAE = SaeConfig()
 WRITERS = 4
 """Threads that write the sites of one snapshot; each holds the bytes of one."""
 log = logging.getLogger("dynamics")
-
-
-class IncompleteSnapshotError(RuntimeError):
-    """Rows of a snapshot are missing, which another rank was to write."""
 
 
 class Recorder:
@@ -163,7 +158,7 @@ class Recorder:
         if self._sites or (here.rank > 0 and self._ranks == "first"):
             return
         if self._ranks == "all" and here.of > 1:
-            self._shared = Shared(self._directory, here, self._schedule, is_sharded(model))
+            self._shared = Shared(self._directory, here, self._schedule, is_sharded(model), self._faults)
         if here.rank > 0:
             self._sites = self._seen(model)
             return
@@ -207,8 +202,7 @@ class Recorder:
         return WHOLE if self._shared is None else self._shared.share
 
     def _say_size(self, until: int | None) -> None:
-        values = sum(self.probe.layout(site.positions).n_rows * site.d_in for site in self._sites)
-        each = values * torch.float32.itemsize
+        each = sum(site.expected_bytes(self.probe) for site in self._sites)
         last = max(self._position.steps(), default=-1)
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > last])
         total = f", {count} of them until step {until}: {size(each * count)}" if until is not None else ""
@@ -311,9 +305,12 @@ class Recorder:
         return self._position.due(self._schedule, step)
 
     def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
-        shown = {} if self._shared is None else self._shown(model, self._shared, facts.step)
-        if self._share.rank > 0:
-            return self._write(self._sites, shown, facts)
+        shown: dict[str, Reading] = {}
+        if self._shared is not None:
+            shown = self._shared.shown(model, self.probe, [site.name for site in self._sites], self._forward)
+            if self._shared.share.rank > 0:
+                return self._write(self._sites, shown, facts)
+            self._follow(model, facts.step)
         weights = fingerprint(model)
         leaves = self._position.judged(facts.step, weights) == "leaves"
         wanted = [site for site in self._sites if leaves or not self._has(site, facts.step)]
@@ -334,22 +331,6 @@ class Recorder:
     def _has(self, site: RecordedSite, step: int) -> bool:
         """Asks the disk, so that memory does not grow with the snapshots of every site."""
         return is_committed(self._directory.snapshot(site.name, step, self._position.timeline.owner(step)))
-
-    def _shown(self, model: nn.Module, shared: Shared, step: int) -> dict[str, Reading]:
-        """This rank's share, read first of all: the others may be waiting in the same forward pass."""
-        try:
-            readings = read_sites(model, self.probe, [s.name for s in self._sites], self._forward, share=shared.share)
-        except Exception as error:
-            if not shared.collective:
-                raise
-            raise OutOfStepError(
-                f"rank {shared.share.rank} could not show its share of the probe at step {step} "
-                f"({type(error).__name__}: {error}), and the others wait for it; training ends"
-            ) from error
-        shared.mark(model)
-        if shared.share.rank == 0:
-            self._follow(model, step)
-        return readings
 
     def _leave(self) -> None:
         """The training left its recorded history, which stays: it goes on in a branch of its own."""
@@ -374,23 +355,8 @@ class Recorder:
 
     def _join(self) -> None:
         """Commits what other ranks have completed meanwhile."""
-        if self._shared is None:
-            return
-        try:
-            joined, late = self._shared.join()
-            self._give_up(late)
-            if joined:
-                self._hand_over()
-        except Exception as error:
-            self._faults.skip(error, "joining what the ranks wrote")
-
-    def _give_up(self, late: list[SnapshotRecord]) -> None:
-        for record in late:
-            missing = IncompleteSnapshotError(
-                "another rank did not write its rows, or with other weights: BatchNorm's are of each rank's own, and "
-                'want ranks="first"'
-            )
-            self._faults.skip(missing, f"snapshot of {record.site!r} at step {record.step}")
+        if self._shared is not None and self._shared.join():
+            self._hand_over()
 
     def _hand_over(self) -> None:
         try:
@@ -410,9 +376,8 @@ class Recorder:
             return
         self._closed = True
         try:
-            if self._shared is not None and self._share.rank == 0:
-                self._give_up(self._shared.join_last() if drain else [])
-                clear_shards(self._directory)
+            if self._shared is not None:
+                self._shared.close(wait=drain)
             if self._engine is not None:
                 self._end(self._engine, wait, drain)
             self._faults.sum_up(self.run)

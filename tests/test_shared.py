@@ -17,6 +17,7 @@ from torch import nn
 from dynamics.capture import Probe, read_activations
 from dynamics.capture.reading import read_sites
 from dynamics.capture.share import Share
+from dynamics.faults import Faults, RecorderWarning
 from dynamics.files.checking import damages
 from dynamics.files.layout import RunDirectory
 from dynamics.files.pruning import prune
@@ -154,19 +155,25 @@ def test_all_files_of_a_shared_snapshot_are_pruned(make_run: MakeRun) -> None:
 
 def test_rows_that_nobody_joins_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynamics.shared.WAITING", 3)
-    run = RunDirectory.create(tmp_path / "run")
-    shared = Shared(run, Share(0, 2), every(1), collective=False)
-    late = []
-    for step in range(8):
+    run, faults = RunDirectory.create(tmp_path / "run"), Faults(strict=False)
+    shared = Shared(run, Share(0, 2), every(1), collective=False, faults=faults)
+
+    def look(step: int) -> None:
         assert shared.due(step)
         shared.write(SnapshotRecord(site="0", step=step, probe="p0"), torch.randn(2, 4))
-        joined, given_up = shared.join()
-        assert not joined
-        late += [record.step for record in given_up]
-    assert late == [0, 1, 2, 3, 4]
+        assert not shared.join()
+
+    with pytest.warns(
+        RecorderWarning, match="snapshot of '0' at step 0 skipped .* another rank did not write its rows"
+    ):
+        list(map(look, range(8)))
+    assert faults.counts == {"IncompleteSnapshotError": 5}
     assert len(list(run.path.glob("shards/*/*/*.safetensors"))) == 3
+    shared.close(wait=False)
+    assert not (run.path / "shards").exists()
 
 
 def test_when_to_look_follows_from_the_steps_alone(tmp_path: Path) -> None:
-    shared = Shared(RunDirectory.create(tmp_path / "run"), Share(1, 2), every(4), collective=True)
+    run = RunDirectory.create(tmp_path / "run")
+    shared = Shared(run, Share(1, 2), every(4), collective=True, faults=Faults(strict=True))
     assert [step for step in (2, 3, 5, 6, 7, 9, 4, 5, 8) if shared.due(step)] == [5, 9, 4, 8]

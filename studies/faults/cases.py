@@ -16,6 +16,7 @@ from torch import nn
 
 from dynamics.capture.probe import ProbeRows
 from dynamics.capture.share import Share
+from dynamics.faults import Faults
 from dynamics.files import RunDirectory, SnapshotRecord, write_probe, write_settings, write_snapshot, write_tracking
 from dynamics.maintenance import prune, repair
 from dynamics.pipeline.execution import attempt
@@ -92,12 +93,12 @@ def small(folder: Path) -> None:
 def share(folder: Path, acknowledge: Acknowledge) -> None:
     """Snapshots whose rows two ranks have, joined by the first."""
     run = RunDirectory.open(folder / "run")
-    first, second = (Shared(run, Share(rank, 2), every(1), collective=False) for rank in range(2))
+    first, second = (Shared(run, Share(rank, 2), every(1), collective=False, faults=Faults(True)) for rank in range(2))
     for step in STEPS:
         for rank, rows in (second, slice(5, None)), (first, slice(5)):
             rank.mark(model_at(step))
             rank.write(SnapshotRecord(site="shared", step=step, probe="p"), probe()[rows])
-        if first.join()[0]:
+        if first.join():
             acknowledge(f"shared {step}")
 
 
