@@ -120,12 +120,18 @@ def test_a_mistake_raises_before_the_first_step(tmp_path: Path, settings: Any, m
     assert all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
 
 
-def test_sharded_training_is_refused(tmp_path: Path) -> None:
-    class FSDPStrategy(pl.strategies.SingleDeviceStrategy):  # type: ignore[misc,name-defined]
-        """Any strategy of that name."""
-
-    trainer = trainer_of(tmp_path, tracker_of(tmp_path), strategy=FSDPStrategy(device="cpu"), accelerator="auto")
-    with pytest.raises(ValueError, match="FSDPStrategy spreads the model over processes"):
+@pytest.mark.parametrize(
+    ("name", "ranks", "way"),
+    [
+        ("FSDPStrategy", "first", 'train with strategy "auto" or "ddp", or with ModelParallelStrategy'),
+        ("FSDPStrategy", "all", 'train with strategy "auto" or "ddp", or with ModelParallelStrategy'),
+        ("ModelParallelStrategy", "first", 'give ranks="all"'),
+    ],
+)
+def test_sharded_training_is_refused(tmp_path: Path, name: str, ranks: str, way: str) -> None:
+    strategy = type(name, (pl.strategies.SingleDeviceStrategy,), {})(device="cpu")
+    trainer = trainer_of(tmp_path, tracker_of(tmp_path, ranks=ranks), strategy=strategy, accelerator="auto")
+    with pytest.raises(ValueError, match=f"{name} spreads the model over processes.*{way}"):
         trainer.fit(Module())
 
 
