@@ -21,17 +21,20 @@ from .arguments import named, probe_of, schedule_of
 from .guard import guarded
 from .scalars import Scalars
 
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+FULLY_SHARDED = "ModelParallelStrategy"
+"""The strategy of FSDP2, which takes ``ranks="all"``."""
 
 
 class FeatureTracker(Callback):
-    """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 only, from before the first step on.
+    """Records a run with a :class:`dynamics.recorder.Recorder`, on rank 0 unless told, from before the first step on.
 
     It runs in trainers of ``lightning.pytorch`` and ``pytorch_lightning``, whose classes differ, hence ``Any`` below.
     Results are in the run directory, not in this object. ``trainer.test`` and ``validate`` record nothing, nor do the
     searches for a learning rate or a batch size; ``fast_dev_run`` checks the configuration and keeps nothing. While
     training goes on, what becomes known of earlier checkpoints (live, dead, births, deaths, drift beyond the null, FVU)
-    goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it.
+    goes to the trainer's loggers at the current step, with ``dynamics/step`` beside it; not so with ``work="inline"``
+    and ``"later"``, which publish after the end.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class FeatureTracker(Callback):
         schedule: Any = "log",
         sae: SaeConfig = SAE,
         work: Any = "worker",
+        ranks: Literal["first", "all"] = "first",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         """Keeps the arguments; everything is made when training starts.
@@ -57,7 +61,7 @@ class FeatureTracker(Callback):
         self._run, self._probe, self._forward, self._schedule = str(run), probe, forward, schedule
         self._settings: dict[str, Any] = {
             "sites": sites, "text": text, "mask": mask, "concepts": concepts, "sae": sae, "work": work,
-            "on_error": on_error,
+            "ranks": ranks, "on_error": on_error,
         }  # fmt: skip
         self._recorder: Recorder | None = None
         self._scalars: Scalars | None = None
@@ -80,12 +84,9 @@ class FeatureTracker(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Makes the recorder, checks the configuration, and looks at the untrained (or resumed) model."""
-        if type(trainer.strategy).__name__ in SHARDED:
-            raise ValueError(
-                f"{type(trainer.strategy).__name__} spreads the model over processes, and one alone cannot show it the "
-                'probe; train with strategy "auto" or "ddp", or record saved checkpoints afterwards with a Recorder'
-            )
-        if not trainer.is_global_zero:
+        alone = self._settings["ranks"] == "first"
+        _require_whole_model(type(trainer.strategy).__name__, alone)
+        if alone and not trainer.is_global_zero:
             return
         self._close(drain=False)
         self._recorder = Recorder(
@@ -99,7 +100,8 @@ class FeatureTracker(Callback):
             self._recorder.resume(self._place)
             self._place = None
         self._recorder.prepare(pl_module, until=_last_step(trainer))
-        self._scalars = Scalars(str(self._recorder.run))
+        if trainer.is_global_zero:
+            self._scalars = Scalars(self._recorder.directory.scalars)
         self._step(trainer, pl_module, None)
 
     def _directory(self, rehearsal: bool) -> str:
@@ -170,6 +172,20 @@ class FeatureTracker(Callback):
         """Goes on where the checkpoint was: with counting examples, and in the branch of the run."""
         self._samples = int(state_dict.get("samples", 0))
         self._place = str(state_dict.get("branch", "")), int(state_dict.get("step", -1))
+
+
+def _require_whole_model(strategy: str, alone: bool) -> None:
+    """Raises ValueError where the ranks that are to show the probe cannot."""
+    if strategy in SHARDED:
+        way = 'train with strategy "auto" or "ddp", or with ModelParallelStrategy (FSDP2) and ranks="all"'
+    elif strategy == FULLY_SHARDED and alone:
+        way = 'give ranks="all"'
+    else:
+        return
+    raise ValueError(
+        f"{strategy} spreads the model over processes, and one alone cannot show it the probe; {way}, or record saved "
+        "checkpoints afterwards with a Recorder"
+    )
 
 
 def _is_scalar(loss: Any) -> bool:

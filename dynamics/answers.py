@@ -62,6 +62,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def size(n_bytes: int) -> str:
+    """``12.6 MB``, ``1.2 GB``."""
+    unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if n_bytes >= scale), ("kB", 1e3))
+    return f"{n_bytes / scale:,.1f} {unit}"
+
+
 def visible(text: str) -> str:
     """The text on one line, control characters spelled out: it may come from anywhere and end in a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

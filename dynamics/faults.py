@@ -14,6 +14,13 @@ class RecorderWarning(UserWarning):
     """Something of ours went wrong; training goes on as if nothing had."""
 
 
+class OutOfStepError(RuntimeError):
+    """A rank could not show its share of the probe to a model that takes all ranks: going on would mix up their calls.
+
+    The one fault of ours that ends a training, and only one that asked for ``ranks="all"`` with FSDP.
+    """
+
+
 class Faults:
     """Counts what goes wrong, and warns the first time of each kind.
 
@@ -46,3 +53,10 @@ class Faults:
             warnings.warn(message, RecorderWarning, stacklevel=4)
         except Exception:
             log.warning("%s", message)
+
+
+def show_messages() -> None:
+    """Lets the few lines that we say be seen where the program has not set up logging; what it has set up stays."""
+    if log.level == logging.NOTSET and not log.hasHandlers():
+        log.setLevel(logging.INFO)
+        log.addHandler(logging.StreamHandler())

@@ -34,7 +34,11 @@ class Position:
 
     def _follow(self, timeline: Timeline, shared: int) -> None:
         self.timeline, self.shared = timeline, shared
-        self._ahead = min((step for step in self.steps() if step > shared), default=math.inf)
+        self._coming = sorted((step for step in self.steps() if step > shared), reverse=True)
+
+    @property
+    def _ahead(self) -> float | int:
+        return self._coming[-1] if self._coming else math.inf
 
     def steps(self, timeline: Timeline | None = None) -> list[int]:
         """The recorded steps of a timeline, by default of the one that is followed; in no order."""
@@ -87,7 +91,7 @@ class Position:
         """What a look at a step is."""
         self._looked = step
         if self._ahead == step and self._same(step, weights):
-            self._follow(self.timeline, step)
+            self.shared = self._coming.pop()
             return "repeats"
         return "goes on" if self._ahead == math.inf and self.timeline == self._timelines[-1] else "leaves"
 

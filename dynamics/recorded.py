@@ -1,14 +1,20 @@
-"""What the rows of a site are, fixed for the whole run, and which of its snapshots are on record."""
+"""What the rows of a site are, fixed for the whole run, and which of its snapshots were there at the start."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from dynamics.capture.probe import Probe
 from dynamics.capture.reading import Reading
-from dynamics.files.snapshots import SnapshotRecord
+from dynamics.files.layout import RunDirectory
+from dynamics.files.snapshots import SnapshotRecord, all_snapshots
+
+Commit = Callable[[SnapshotRecord, Tensor], object]
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,32 @@ class RecordedSite:
 
     name: str
     rows: int
+    """Those that this process reads: all, where it does not share the probe with others."""
     d_in: int
     positions: int | None
     probe: str
     recorded: dict[tuple[str, int], str | None]
-    """Branches and steps of which there is a snapshot, with the fingerprint of the model."""
+    """Branches and steps of which there was a snapshot at the start, with the fingerprint of the model."""
+
+    @classmethod
+    def of(cls, name: str, reading: Reading, probe: Probe, run: RunDirectory) -> RecordedSite:
+        """A site as the model has just shown it.
+
+        Raises:
+            ValueError: if text or concepts do not fit the rows, or the run has snapshots that do not.
+        """
+        probe.rows(reading.positions)
+        rows, d_in = reading.activations.shape
+        records = all_snapshots(run, name)
+        recorded = {(record.branch, record.step): record.fingerprint for record in records}
+        site = cls(name, rows, d_in, reading.positions, probe.rows_digest(reading.positions), recorded)
+        for record in records:
+            site.require_same(record, run.path)
+        return site
+
+    def expected_bytes(self, probe: Probe) -> int:
+        """Size of a snapshot, of which other ranks may write a part."""
+        return probe.layout(self.positions).n_rows * self.d_in * torch.float32.itemsize
 
     def require_same(self, record: SnapshotRecord, run: Path) -> None:
         """Raises ValueError where a snapshot has other rows or another width than the model gives now, or is pruned."""
@@ -38,11 +65,18 @@ class RecordedSite:
                 "use another run directory"
             )
 
+    def write(self, commit: Commit, reading: Reading, facts: SnapshotRecord) -> None:
+        """Commits what was read, unless it cannot be used."""
+        self.require_rows(reading)
+        commit(replace(facts, site=self.name, probe=self.probe), reading.activations)
+
     def require_rows(self, reading: Reading) -> None:
         """Raises UnusableActivationsError where a reading has another shape than at the start, or is not finite."""
         shape = tuple(reading.activations.shape)
         if shape != (self.rows, self.d_in) or reading.positions != self.positions:
             raise UnusableActivationsError(f"activations are {shape}, at the start they were {(self.rows, self.d_in)}")
+        if torch.isfinite(reading.activations.sum()):
+            return  # quicker than looking at each, which a sum that overflows calls for too
         finite = torch.isfinite(reading.activations)
         if not finite.all():
             share = 1 - float(finite.float().mean())

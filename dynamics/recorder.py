@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import logging
-import operator
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
-import torch
 from filelock import BaseFileLock
 from torch import Tensor, nn
 
-from dynamics.answers import counted
+from dynamics.answers import counted, size
 from dynamics.capture.guard import aside
 from dynamics.capture.probe import Probe, Text
 from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
+from dynamics.capture.sharded import is_sharded
+from dynamics.capture.share import WHOLE, Share
 from dynamics.capture.sites import match_sites, site_modules, unwrapped
-from dynamics.faults import Faults, RecorderWarning
+from dynamics.faults import Faults, OutOfStepError, RecorderWarning, show_messages
+from dynamics.files.commits import is_committed
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
-from dynamics.files.snapshots import SnapshotRecord, all_snapshots, write_snapshot
+from dynamics.files.shards import clear_shards
+from dynamics.files.snapshots import SnapshotRecord, write_snapshot
 from dynamics.position import Place, Position
 from dynamics.recorded import RecordedSite
+from dynamics.requirements import Ranks, require_kinds, require_ranks, require_words, whole
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import Schedule, log_spaced
+from dynamics.shared import Shared
 
 if TYPE_CHECKING:
     from dynamics.engines.engine import Engine
@@ -38,6 +44,8 @@ __all__ = ["SAE", "Recorder", "RecorderWarning"]
 
 SCHEDULE = log_spaced()
 SAE = SaeConfig()
+WRITERS = 4
+"""Threads that write the sites of one snapshot; each holds the bytes of one."""
 log = logging.getLogger("dynamics")
 
 
@@ -47,6 +55,28 @@ class Recorder:
     Mistakes in the configuration raise when the recorder is made or when it first sees the model (:meth:`prepare`).
     From then on nothing raises into training: what goes wrong is warned about once per kind and counted in ``skipped``.
     As a context manager it is closed at the end; where the body raises, the worker stops after the job in hand.
+
+    Args:
+        run: directory of the run, made or opened; snapshots that it holds already are not taken again.
+        sites: names of modules whose output is read, or patterns of them (``"blocks.*.mlp"``).
+        probe: inputs to show at every checkpoint, as for :meth:`Probe.freeze`, or a ``Probe``.
+        text: text of each row of the probe; this and the next two as for :meth:`Probe.freeze`.
+        mask: which positions of the probe count.
+        concepts: named row masks.
+        forward: ``forward(model, batch)`` shows a batch of the probe to the model; default ``model(batch)``,
+            ``model(*batch)`` or ``model(**batch)`` by the batch's type.
+        schedule: the steps to look at.
+        sae: settings of the autoencoders, which stay the same for the whole run.
+        work: who analyses the snapshots: ``"worker"`` (a background process), ``"inline"``, ``"later"``
+            (``dynamics analyze``), or an executor with ``submit()``.
+        ranks: who shows the probe where several processes train: the ``"first"``, or ``"all"``, each its share of the
+            batches, to a run directory that all of them see. A model that FSDP2 (``fully_shard``) spreads over the
+            ranks takes all; there a rank on which the forward pass fails ends the training, as it would in training.
+        on_error: ``"raise"`` lets faults during training through, for tests.
+
+    Raises:
+        ValueError, TypeError: if the probe or an argument is wrong.
+        OSError: if the directory cannot be made or written, or holds something else.
     """
 
     def __init__(
@@ -62,53 +92,34 @@ class Recorder:
         schedule: Schedule = SCHEDULE,
         sae: SaeConfig = SAE,
         work: Any = "worker",
+        ranks: Ranks = "first",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        """Makes or opens the run directory and freezes the probe.
-
-        Args:
-            run: directory of the run; snapshots that it holds already are not taken again.
-            sites: names of modules whose output is read, or patterns of them (``"blocks.*.mlp"``).
-            probe: inputs to show at every checkpoint, as for :meth:`Probe.freeze`, or a ``Probe``.
-            text: text of each row of the probe; this and the next two as for :meth:`Probe.freeze`.
-            mask: which positions of the probe count.
-            concepts: named row masks.
-            forward: ``forward(model, batch)`` shows a batch of the probe to the model; default ``model(batch)``,
-                ``model(*batch)`` or ``model(**batch)`` by the batch's type.
-            schedule: the steps to look at.
-            sae: settings of the autoencoders, which stay the same for the whole run.
-            work: who analyses the snapshots: ``"worker"`` (a background process), ``"inline"``, ``"later"``
-                (``dynamics analyze``), or an executor with ``submit()``.
-            on_error: ``"raise"`` lets faults during training through, for tests.
-
-        Raises:
-            ValueError, TypeError: if the probe or an argument is wrong.
-            OSError: if the directory cannot be made or written, or holds something else.
-        """
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}')
-        _require_kinds(schedule, sae)
-        settled = isinstance(probe, Probe)
-        if settled and not (text is None and mask is None and concepts is None):
-            raise ValueError("text, mask and concepts are part of a Probe that is frozen; give them to Probe.freeze")
-        _show_messages()
-        self.probe: Probe = probe if settled else Probe.freeze(probe, text=text, mask=mask, concepts=concepts)
+        require_kinds(schedule, sae)
+        require_words(on_error=(on_error, "warn", "raise"), ranks=(ranks, "first", "all"))
+        show_messages()
+        self.probe: Probe = _frozen(probe, text=text, mask=mask, concepts=concepts)
         self._directory = RunDirectory.create(run)
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
-        self._work = work
+        self._work, self._ranks = work, ranks
         self._faults = Faults(on_error == "raise")
         self._sites: list[RecordedSite] = []
         self._engine: Engine | None = None
+        self._shared: Shared | None = None
         self._position = Position([self._directory.timeline(BRANCH)], {})
         self._resumed: Place | None = None
         self._held: BaseFileLock | None = None
-        self._begun = False
-        self._closed = False
+        self._begun = self._closed = False
 
     @property
     def run(self) -> Path:
         """The run directory."""
         return self._directory.path
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where things are in it."""
+        return self._directory
 
     @property
     def skipped(self) -> Counter[str]:
@@ -142,18 +153,23 @@ class Recorder:
             RuntimeError: if another process records the run.
             DisturbedModelError: if showing the probe writes to the model.
         """
-        if self._engine is not None or _rank() > 0:
+        model, here = unwrapped(model), Share.here()
+        require_ranks(model, self._ranks)
+        if self._sites or (here.rank > 0 and self._ranks == "first"):
+            return
+        if self._ranks == "all" and here.of > 1:
+            self._shared = Shared(self._directory, here, self._schedule, is_sharded(model), self._faults)
+        if here.rank > 0:
+            self._sites = self._seen(model)
             return
         from dynamics.engines.engine import engine  # late: it brings the database's library, which importing need not
 
-        model = unwrapped(model)
         made = engine(self._directory, self._work)
-        if self._work == "inline" and _processes() > 1:
+        if self._work == "inline" and here.of > 1:
             raise ValueError('work="inline" would keep the other training processes waiting; use "worker" or "later"')
         held = only_recorder(self._directory)
         try:
-            with aside():
-                self._sites = self._prepared(model)
+            self._sites = self._settled(model)
         except BaseException:
             held.release()
             raise
@@ -162,37 +178,40 @@ class Recorder:
         self._held, self._engine = held, made
         self._say_size(until)
 
-    def _prepared(self, model: nn.Module) -> list[RecordedSite]:
-        names = match_sites(site_modules(model), self._patterns)
-        readings = read_sites(model, self.probe, names, self._forward)
-        sites = [self._site(name, reading) for name, reading in readings.items()]
+    def _seen(self, model: nn.Module) -> list[RecordedSite]:
+        with aside():
+            names = match_sites(site_modules(model), self._patterns)
+            readings = read_sites(model, self.probe, names, self._forward, share=self._share)
+            sites = [RecordedSite.of(name, reading, self.probe, self._directory) for name, reading in readings.items()]
+        for site in sites:
+            self._sae.resolved(site.d_in)
+        return sites
+
+    def _settled(self, model: nn.Module) -> list[RecordedSite]:
+        if self._shared is None or self._shared.collective:
+            clear_shards(self._directory)  # before another rank can write one: its forward pass waits for ours
+        sites = self._seen(model)
         write_settings(self._directory, self._sae)
         for site in sites:
             write_probe(self._directory, site.probe, self.probe.rows(site.positions))
         write_recording(self._directory, closed=False)
         return sites
 
-    def _site(self, name: str, reading: Reading) -> RecordedSite:
-        self.probe.rows(reading.positions)
-        rows, d_in = reading.activations.shape
-        self._sae.resolved(d_in)
-        records = all_snapshots(self._directory, name)
-        site = RecordedSite(name, rows, d_in, reading.positions, self.probe.rows_digest(reading.positions), {})
-        for record in records:
-            site.require_same(record, self.run)
-        return replace(site, recorded={(r.branch, r.step): r.fingerprint for r in records})
+    @property
+    def _share(self) -> Share:
+        return WHOLE if self._shared is None else self._shared.share
 
     def _say_size(self, until: int | None) -> None:
-        each = sum(site.rows * site.d_in for site in self._sites) * torch.float32.itemsize
+        each = sum(site.expected_bytes(self.probe) for site in self._sites)
         last = max(self._position.steps(), default=-1)
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > last])
-        total = f", {count} of them until step {until}: {_size(each * count)}" if until is not None else ""
+        total = f", {count} of them until step {until}: {size(each * count)}" if until is not None else ""
         names = counted(len(self._sites), "site")
         known = f"; it has snapshots up to step {last}, and goes on after that" if last >= 0 else ""
-        log.info("recording %s to %s: %s per snapshot%s%s", names, self.run, _size(each), total, known)
+        log.info("recording %s to %s: %s per snapshot%s%s", names, self.run, size(each), total, known)
         free = shutil.disk_usage(self.run).free
         if free < each * count:
-            self._faults.warn(f"{self.run} has {_size(free)} free, but the snapshots will take {_size(each * count)}")
+            self._faults.warn(f"{self.run} has {size(free)} free, but the snapshots will take {size(each * count)}")
 
     def step(
         self,
@@ -208,7 +227,8 @@ class Recorder:
         Call it before the first training step with 0, then after every optimiser step. Where training was resumed, or
         goes back, to an earlier step, what it repeats is not taken again; from where it goes on otherwise, it is
         recorded in a new branch, and what that took the place of is kept. Under data-parallel training
-        call it on any rank: only rank 0 looks. A tensor as ``loss`` is read only when a snapshot is taken.
+        call it on any rank: only rank 0 looks, or with ``ranks="all"`` all do, at the same steps. A tensor as ``loss``
+        is read only when a snapshot is taken.
 
         Args:
             model: the model, wrapped or not.
@@ -223,11 +243,14 @@ class Recorder:
         Raises:
             ValueError, TypeError: only on the first call, as :meth:`prepare`, if that has no whole number as step, or
                 if the run begins with other weights at that step: it is of another training.
+            OutOfStepError: if showing the probe takes all ranks, and failed on this one.
         """
         if not self._begun:
-            self._begin(model, _whole(step))
+            self._begin(model, whole(step))
         try:
             return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
+        except OutOfStepError:
+            raise
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
@@ -240,8 +263,9 @@ class Recorder:
         loss: float | int | Tensor | None,
         epoch: float | int | None,
     ) -> bool:
-        number = _whole(step)
-        if self._engine is None or not self._is_due(model, number):
+        number = whole(step)
+        self._join()
+        if not self._sites or not self._is_due(model, number):
             return False
         with aside():
             facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
@@ -270,28 +294,43 @@ class Recorder:
     def _is_due(self, model: nn.Module, step: int) -> bool:
         if self._closed:
             return False
+        if self._shared is not None:  # nothing of this rank's own may decide
+            return self._shared.due(step)
+        return self._follow(model, step)
+
+    def _follow(self, model: nn.Module, step: int) -> bool:
+        """Whether the schedule or what is on record asks for a look."""
         if self._position.goes_back(step):
             self._position.begin(step, fingerprint(unwrapped(model)))
         return self._position.due(self._schedule, step)
 
     def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
+        shown: dict[str, Reading] = {}
+        if self._shared is not None:
+            shown = self._shared.shown(model, self.probe, [site.name for site in self._sites], self._forward)
+            if self._shared.share.rank > 0:
+                return self._write(self._sites, shown, facts)
+            self._follow(model, facts.step)
         weights = fingerprint(model)
         leaves = self._position.judged(facts.step, weights) == "leaves"
-        place = (self._position.timeline.owner(facts.step), facts.step)
-        wanted = [site for site in self._sites if leaves or place not in site.recorded]
+        wanted = [site for site in self._sites if leaves or not self._has(site, facts.step)]
         if not wanted:
             return False
-        readings = read_sites(model, self.probe, [site.name for site in wanted], self._forward)
+        readings = shown or read_sites(model, self.probe, [site.name for site in wanted], self._forward)
         if leaves:
             self._leave()
         value = loss.detach() if isinstance(loss, Tensor) else loss
         branch = self._position.timeline.owner(facts.step)
         facts = replace(facts, branch=branch, fingerprint=weights, loss=None if value is None else float(value))
-        taken = [self._write(site, readings[site.name], facts) for site in wanted]
-        if any(taken):
+        taken = self._write(wanted, readings, facts)
+        if taken:
             self._position.took(facts.step, weights)
-            self._hand_over()
-        return any(taken)
+            self._join() if self._shared else self._hand_over()
+        return taken
+
+    def _has(self, site: RecordedSite, step: int) -> bool:
+        """Asks the disk, so that memory does not grow with the snapshots of every site."""
+        return is_committed(self._directory.snapshot(site.name, step, self._position.timeline.owner(step)))
 
     def _leave(self) -> None:
         """The training left its recorded history, which stays: it goes on in a branch of its own."""
@@ -304,15 +343,20 @@ class Recorder:
             *(self.run, since, last, old.branch, new.branch),
         )
 
-    def _write(self, site: RecordedSite, reading: Reading, facts: SnapshotRecord) -> bool:
-        try:
-            site.require_rows(reading)
-            write_snapshot(self._directory, replace(facts, site=site.name, probe=site.probe), reading.activations)
-        except Exception as error:
-            self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
-            return False
-        site.recorded[facts.branch, facts.step] = facts.fingerprint
-        return True
+    def _write(self, sites: list[RecordedSite], readings: dict[str, Reading], facts: SnapshotRecord) -> bool:
+        """Whether any site was written; a disk flushes several files at once about as fast as one."""
+        commit = partial(write_snapshot, self._directory) if self._shared is None else self._shared.write
+        with ThreadPoolExecutor(WRITERS) as writers:
+            tried = [(site, writers.submit(site.write, commit, readings[site.name], facts)) for site in sites]
+        for site, written in tried:
+            if isinstance(error := written.exception(), Exception):
+                self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
+        return any(written.exception() is None for _, written in tried)
+
+    def _join(self) -> None:
+        """Commits what other ranks have completed meanwhile."""
+        if self._shared is not None and self._shared.join():
+            self._hand_over()
 
     def _hand_over(self) -> None:
         try:
@@ -328,21 +372,23 @@ class Recorder:
             wait: return only when everything is analysed, with a progress bar; else the worker goes on by itself.
             drain: false where training died: the worker stops after the job in hand.
         """
-        if self._closed or self._engine is None:
+        if self._closed or not self._sites:
             return
         self._closed = True
         try:
-            self._end(wait, drain)
+            if self._shared is not None:
+                self._shared.close(wait=drain)
+            if self._engine is not None:
+                self._end(self._engine, wait, drain)
             self._faults.sum_up(self.run)
         except Exception as error:
             self._faults.skip(error, "closing the run")
 
-    def _end(self, wait: bool, drain: bool) -> None:
-        assert self._engine is not None
+    def _end(self, engine: Engine, wait: bool, drain: bool) -> None:
         try:
             with aside():
                 write_recording(self._directory, closed=True)
-                line = self._engine.close(wait=wait) if drain else self._engine.abandon()
+                line = engine.close(wait=wait) if drain else engine.abandon()
             log.info("%s", line)
         finally:
             self._let_go()
@@ -364,46 +410,9 @@ class Recorder:
             self._faults.skip(fault, "closing the run")
 
 
-def _require_kinds(schedule: Any, sae: Any) -> None:
-    """Raises TypeError where these are something else: it would only be noticed while training."""
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be every(n), at(step, ...), log_spaced() or several with |, got {schedule!r}")
-    if not isinstance(sae, SaeConfig):
-        raise TypeError(f"sae must be a SaeConfig, e.g. SaeConfig(n_latents=512, k=16), got {sae!r}")
-
-
-def _whole(step: Any) -> int:
-    """Raises TypeError where a step is no whole number."""
-    try:
-        number = operator.index(step)
-    except TypeError:
-        raise TypeError(
-            f"step is the number of optimiser steps done, a whole number, got {step!r}; count them, or pass int(step)"
-        ) from None
-    if number < 0:
-        raise ValueError(f"step is the number of optimiser steps done, at least 0, got {number}")
-    return number
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if _distributed() else 0
-
-
-def _processes() -> int:
-    return torch.distributed.get_world_size() if _distributed() else 1
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _size(n_bytes: int) -> str:
-    unit, scale = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6)) if n_bytes >= s), ("kB", 1e3))
-    return f"{n_bytes / scale:,.1f} {unit}"
-
-
-def _show_messages() -> None:
-    """Lets the few lines that we say be seen where the program has not set up logging; what it has set up stays."""
-    if log.level == logging.NOTSET and not log.hasHandlers():
-        log.setLevel(logging.INFO)
-        log.addHandler(logging.StreamHandler())
+def _frozen(probe: Any, **rows: Any) -> Probe:
+    if not isinstance(probe, Probe):
+        return Probe.freeze(probe, **rows)
+    if any(value is not None for value in rows.values()):
+        raise ValueError("text, mask and concepts are part of a Probe that is frozen; give them to Probe.freeze")
+    return probe

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamics.capture import Probe
+from dynamics.capture.share import Share
 from dynamics.files import (
     RunDirectory,
     load_activations,
@@ -23,6 +24,7 @@ from dynamics.files import (
     write_recording,
 )
 from dynamics.recorder import Recorder, RecorderWarning
+from dynamics.requirements import require_words
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import at, every
 
@@ -234,13 +236,27 @@ def test_a_forward_that_writes_to_the_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_inline_work_is_refused_where_several_processes_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamics.recorder._processes", lambda: 2)
+    monkeypatch.setattr(Share, "here", lambda: Share(0, 2))
     with pytest.raises(ValueError, match='work="inline" would keep the other training processes waiting'):
         recorder_of(tmp_path, work="inline").prepare(model_of())
 
 
+def test_a_model_that_one_rank_cannot_show_the_probe_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flattened = nn.Sequential(nn.Sequential())
+    flattened[0].add_module("_fsdp_wrapped_module", model_of())
+    with pytest.raises(ValueError, match=r"spread the model with fully_shard \(FSDP2\) and give ranks=\"all\""):
+        recorder_of(tmp_path, ranks="all").prepare(flattened)
+    monkeypatch.setattr("dynamics.requirements.is_sharded", lambda model: True)
+    with pytest.raises(ValueError, match='none can show it the probe alone; give ranks="all"'):
+        recorder_of(tmp_path).prepare(model_of())
+    with pytest.raises(ValueError, match=r"""ranks must be "first" or "all", got 'both'"""):
+        require_words(ranks=("both", "first", "all"))
+
+
 def test_other_ranks_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamics.recorder._rank", lambda: 1)
+    monkeypatch.setattr(Share, "here", lambda: Share(1, 2))
     recorder = recorder_of(tmp_path, sites="nothing")
     assert not recorder.step(model_of(), 0)
 

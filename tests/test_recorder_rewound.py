@@ -54,6 +54,22 @@ def test_a_training_resumed_from_an_earlier_step_is_recorded_in_a_branch(
     assert said in caplog.text
 
 
+def test_a_loop_that_keeps_the_place_goes_on_from_a_superseded_branch(tmp_path: Path) -> None:
+    with recorder_of(tmp_path) as recorder:
+        record(recorder, {step: float(step) for step in (0, 10, 20, 25)})
+        kept = recorder.place  # beside the weights of step 25, at which nobody looked
+        record(recorder, {30: 30.0})
+    with recorder_of(tmp_path) as recorder:
+        record(recorder, {15: 1.5, 20: 2.5, 30: 3.5})
+    with recorder_of(tmp_path) as recorder:
+        recorder.resume(kept)
+        assert record(recorder, {25: 25.0, 30: 30.5}) == [30]
+    assert kept == ("b0", 20)
+    assert values(tmp_path) == {0: 0.0, 10: 10.0, 20: 20.0, 30: 30.5}
+    assert values(tmp_path, "b1") == {0: 0.0, 10: 10.0, 20: 2.5, 30: 3.5}
+    assert values(tmp_path, "b0") == {0: 0.0, 10: 10.0, 20: 20.0, 30: 30.0}
+
+
 def test_other_weights_at_the_step_of_the_resume_are_a_branch_too(tmp_path: Path) -> None:
     with recorder_of(tmp_path) as recorder:
         record(recorder, {0: 1.0, 10: 2.0, 20: 3.0})

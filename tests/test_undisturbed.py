@@ -47,7 +47,13 @@ LIGHTNING = {
 SCRIPT_OF = {
     "loops": LOOPS,
     "lightning_trainer": LIGHTNING,
-    "lightning_trainer on two ranks": {"lightning ddp": ["naive", "later"]},
+    "lightning_trainer on two ranks": {
+        "lightning ddp": ["naive", "later"],
+        "lightning ddp, layer norms": ["later all"],  # "all": each rank shows its share of the probe
+        "lightning fsdp2": ["later all"],
+    },
+    "lightning_trainer in forked processes": {"lightning ddp_fork": ["later"], "lightning ddp_notebook": ["worker"]},
+    "lightning_trainer in started processes": {"lightning ddp_spawn": ["later"]},
     "huggingface_trainer": {"huggingface": ["naive", "later", "inline", *FAULTS]},
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynamics.capture.sharded import spread_as_before
 from dynamics.capture.sites import named_modules
 
 
@@ -38,7 +39,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_evaluation_mode(model))
         before = _held_tensors(model)
         try:
-            yield
+            with spread_as_before(model):
+                yield
         finally:
             written = [held.name for held in before if held.put_back()]
         if written:

@@ -16,6 +16,8 @@ from dynamics.answers import counted
 from dynamics.capture.batches import count_examples, first_tensor, map_tensors
 from dynamics.capture.guard import undisturbed
 from dynamics.capture.probe import Probe
+from dynamics.capture.sharded import is_spread, own_values
+from dynamics.capture.share import WHOLE, Share
 from dynamics.capture.sites import named_modules, site_modules
 
 Forward = Callable[[Any, Any], Any]
@@ -27,7 +29,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The activations of one site on the probe."""
+    """The activations of one site on the probe, or on a rank's share of it."""
 
     activations: Float[Tensor, "rows d_in"]
     positions: int | None
@@ -62,19 +64,21 @@ def read_sites(
     sites: Sequence[str],
     forward: Forward | None = None,
     dtype: torch.dtype = torch.float32,
+    share: Share = WHOLE,
 ) -> dict[str, Reading]:
-    """As :func:`read_activations`, with the number of positions of each site."""
+    """As :func:`read_activations`, with the number of positions of each site; rows of the share alone."""
     show = forward or show_batch
     modules = site_modules(model)
     parts: dict[str, list[Tensor]] = {site: [] for site in sites}
     place = _placement(model)
     with undisturbed(model):
-        for batch in probe.batches:
+        for batch, counts in share.shown(probe.batches):
             with _outputs({site: modules[site] for site in sites}, dtype) as outputs:
                 _shown(show, model, map_tensors(batch, place))
             for site in sites:
-                parts[site].append(_only_output(site, outputs[site], count_examples(batch)))
-    return {site: _reading(site, blocks, probe) for site, blocks in parts.items()}
+                output = _only_output(site, outputs[site], count_examples(batch))
+                parts[site].append(output if counts else output[:0])
+    return {site: _reading(site, blocks, probe, share) for site, blocks in parts.items()}
 
 
 def _shown(show: Forward, model: nn.Module, batch: Any) -> None:
@@ -151,31 +155,33 @@ def _only_output(site: str, outputs: Sequence[Tensor | str], examples: int) -> T
     return output.flatten(2).transpose(1, 2) if output.ndim == 4 else output
 
 
-def _reading(site: str, blocks: Sequence[Tensor], probe: Probe) -> Reading:
+def _reading(site: str, blocks: Sequence[Tensor], probe: Probe, share: Share) -> Reading:
     shapes = {tuple(block.shape[1:]) for block in blocks}
     if len(shapes) > 1:
         raise ValueError(f"site {site!r} puts out different shapes for batches of the probe: {sorted(shapes)}")
     output = torch.cat(list(blocks))
     positions = output.shape[1] if output.ndim == 3 else None
     try:
-        kept = torch.from_numpy(probe.layout(positions).kept)
+        kept = torch.from_numpy(probe.layout(positions).kept[share.examples(probe.batches)])
     except ValueError as error:
         raise ValueError(f"site {site!r}: {error}") from None
-    return Reading((output if output.ndim == 3 else output[:, None])[kept].contiguous(), positions)
+    rows = output if output.ndim == 3 else output[:, None]
+    return Reading(rows.flatten(0, 1) if kept.all() else rows[kept], positions)  # picking rows costs a copy
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, *, spread: bool = True) -> str:
     """A cheap digest of all parameters and buffers: the same weights give the same one, on any device.
 
     It covers names, shapes, data types, the sum of all values read as integers (so that no order of summation can
-    change it, and one changed bit does) and every n-th value, 64 of each tensor.
+    change it, and one changed bit does) and every n-th value, 64 of each tensor. Of a model that is spread over ranks
+    it is the digest of what this rank has, or without ``spread`` of what all ranks should have alike.
     """
     digest = hashlib.sha256()
     for name, module in named_modules(model):
         for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
+            if tensor is not None and (spread or not is_spread(tensor)):
                 digest.update(f"{name}.{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(_sample(tensor.detach()).numpy().tobytes())
+                digest.update(_sample(own_values(tensor.detach())).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from dynamics.files.commits import COMMIT, DamagedError, is_committed, read_comm
 from dynamics.files.layout import BRANCH, RunDirectory, folder_name
 from dynamics.files.probes import load_probe
 from dynamics.files.settings import load_level, load_recording, load_settings
-from dynamics.files.snapshots import FILE, is_pruned
+from dynamics.files.snapshots import is_pruned
 
 SNAPSHOT, SAE, RESULT = "snapshots/*/*/*", "saes/*/*/*/*", "tracking/*/*/*"
 AGAIN = "`dynamics analyze` makes it again"
@@ -79,9 +79,8 @@ def _failure(read: Callable[[], object]) -> str | None:
 def _reason(run: RunDirectory, folder: Path) -> str | None:
     try:
         record = read_commit(folder)
-        for name in record["files"]:
-            if not (name == FILE and is_pruned(folder)):
-                read_file(folder, name, record)
+        for name in () if is_pruned(folder) else record["files"]:
+            read_file(folder, name, record)
     except FileNotFoundError:  # a result that a newer one took the place of just now
         return None
     except DamagedError as error:

@@ -27,7 +27,11 @@ def commit(folder: Path, record: dict[str, Any], files: dict[str, bytes]) -> Non
         left.unlink(missing_ok=True)
     for name, data in files.items():
         write_bytes(folder / name, data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    seal(folder, record, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+
+
+def seal(folder: Path, record: dict[str, Any], digests: dict[str, str]) -> None:
+    """Write the record that makes files exist which are in ``folder`` already, each with its SHA-256."""
     write_sealed(folder / COMMIT, {**record, "files": digests})
 
 

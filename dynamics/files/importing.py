@@ -15,6 +15,7 @@ from dynamics.files.commits import DamagedError
 from dynamics.files.imported_rows import ImportedProbe, imported_probe, read_losses
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import write_probe
+from dynamics.files.settings import only_recorder
 from dynamics.files.snapshots import SnapshotRecord, write_snapshot
 from dynamics.files.tensors import parse_tensors, tensor_header
 
@@ -58,7 +59,20 @@ def import_snapshots(
         FileNotFoundError: if the directory or a file is not there.
         ValueError: if the files do not fit each other, the run or the text, or hold values that are not finite.
         FileExistsError: if a step is in the run with other content.
+        RuntimeError: if the run is being recorded, or somebody else imports into it.
     """
+    with only_recorder(run):
+        return _imported(directory, run, site, text, loss, on_step)
+
+
+def _imported(
+    directory: str | Path,
+    run: RunDirectory,
+    site: str,
+    text: str | Path | None,
+    loss: str | Path | None,
+    on_step: Callable[[int, int], None] | None,
+) -> list[SnapshotRecord]:
     sources = [_source(path, step) for step, path in sorted(step_files(Path(directory)).items())]
     _check_alike(sources)
     probe = imported_probe(run, site, sources[0].rows, None if text is None else Path(text))

@@ -15,6 +15,7 @@ from dynamics.files.foreign_saes import LIBRARIES, read_foreign_sae
 from dynamics.files.importing import by_step, file_header, step_files
 from dynamics.files.layout import RunDirectory
 from dynamics.files.saes import SaeRecord, contexts_table, latents_table, load_sae, sae_records, write_sae
+from dynamics.files.settings import only_recorder
 from dynamics.files.snapshots import SnapshotRecord, load_activations, snapshots
 from dynamics.files.tensors import parse_tensors
 from dynamics.sae.autoencoder import SparseAutoencoder
@@ -50,9 +51,17 @@ def import_saes(
         FileNotFoundError: if the directory or a file is not there, or the run has no snapshot at one of the steps.
         FileExistsError: if a step has another SAE already.
         ValueError: if the format is unknown, a file holds no such SAE, or they are not all of one architecture.
+        RuntimeError: if the run is being recorded, or somebody else imports into it.
     """
     check_format(format)
     files = step_files(Path(directory)) if format == "dynamics" else step_folders(Path(directory))
+    with only_recorder(run):
+        return _imported(run, site, files, format, on_step)
+
+
+def _imported(
+    run: RunDirectory, site: str, files: dict[int, Path], format: str, on_step: Callable[[int, int], None] | None
+) -> list[SaeRecord]:
     known = {record.step: record for record in snapshots(run, site)}
     _check_steps(site, sorted(files), sorted(known))
     _check_architecture(run, site, {path.name: _architecture(path, format) for _, path in sorted(files.items())})

@@ -121,6 +121,11 @@ class RunDirectory:
         """The published database."""
         return self.path / "history.duckdb"
 
+    @property
+    def scalars(self) -> Path:
+        """The numbers of each checkpoint, published with the database."""
+        return self.path / "scalars.parquet"
+
     def probe(self, digest: str) -> Path:
         """File of the probe named ``digest``."""
         return self.path / "probes" / f"{digest}.safetensors"
@@ -132,6 +137,10 @@ class RunDirectory:
     def snapshot(self, site: str, step: int, branch: str = BRANCH) -> Path:
         """Folder of one snapshot."""
         return self.snapshots(branch) / f"step_{step:08d}" / folder_name(site)
+
+    def shards(self, site: str, step: int) -> Path:
+        """Folder in which ranks put their rows of a snapshot until all are there."""
+        return self.path / "shards" / f"step_{step:08d}" / folder_name(site)
 
     def saes(self, site: str, branch: str = BRANCH) -> Path:
         """Folder of the SAEs of a site, one folder an arm in it."""

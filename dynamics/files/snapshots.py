@@ -44,7 +44,7 @@ class SnapshotRecord:
     rows: int = 0
     d_in: int = 0
     path: str = ""
-    """The file of activations, from the run directory."""
+    """The file of activations, from the run directory; the first one where several ranks wrote their rows."""
     pruned: bool = False
     """Whether that file was removed on request, once nothing needed it any more."""
 
@@ -72,10 +72,13 @@ def write_snapshot(
     data = tensor_bytes({"activations": activations})
     if is_committed(folder):
         return _same(folder, record, data)
-    facts = asdict(record)
-    del facts["path"], facts["pruned"]
-    commit(folder, facts, {FILE: data})
+    commit(folder, snapshot_facts(record), {FILE: data})
     return record
+
+
+def snapshot_facts(record: SnapshotRecord) -> dict[str, Any]:
+    """What the commit record of a snapshot says."""
+    return {name: value for name, value in asdict(record).items() if name not in ("path", "pruned")}
 
 
 def _same(folder: Path, record: SnapshotRecord, data: bytes) -> SnapshotRecord:
@@ -120,11 +123,13 @@ def _of_parts(run: RunDirectory, site: str, parts: Iterable[Part]) -> list[Snaps
         for folder in run.snapshots(part.branch).glob(f"step_*/{folder_name(site)}")
         if step_of(folder.parent) in part and is_committed(folder)
     ]
-    records = [
-        replace(_record(read_commit(folder), run.relative(folder / FILE)), pruned=is_pruned(folder))
-        for folder in folders
-    ]
-    return sorted(records, key=lambda record: record.step)
+    return sorted((_read(run, folder) for folder in folders), key=lambda record: record.step)
+
+
+def _read(run: RunDirectory, folder: Path) -> SnapshotRecord:
+    committed = read_commit(folder)
+    path = run.relative(folder / min(committed["files"], default=FILE))
+    return replace(_record(committed, path), pruned=is_pruned(folder))
 
 
 def _record(committed: dict[str, Any], path: str) -> SnapshotRecord:
@@ -145,16 +150,22 @@ def load_activations(run: RunDirectory, record: SnapshotRecord) -> Float[Tensor,
     path = run.path / record.path
     if is_pruned(path.parent):
         raise DamagedError(f"{path} was pruned: what was made of it is kept, and it cannot be analysed anew")
-    tensors, _ = parse_tensors(read_file(path.parent, path.name), str(path))
-    return tensors["activations"].float()
+    committed = read_commit(path.parent)
+    files = sorted(committed["files"]) or [FILE]  # one, or one of each rank in the order of the rows
+    read = (parse_tensors(read_file(path.parent, name, committed), str(path.with_name(name)))[0] for name in files)
+    return torch.cat([tensors["activations"].float() for tensors in read])
 
 
 def prune_activations(run: RunDirectory, record: SnapshotRecord) -> int:
     """Remove the activations of a snapshot for good, leaving a record that says so. Returns the bytes that it freed."""
-    path = run.path / record.path
-    write_sealed(path.parent / PRUNED, {"removed": [FILE]})  # first: killed in between, it is known what was meant
-    size = path.stat().st_size if path.exists() else 0
-    path.unlink(missing_ok=True)
+    folder = (run.path / record.path).parent
+    names: list[str] = sorted(read_commit(folder)["files"])
+    files = [folder / name for name in names]
+    # First: killed in between, it is known what was meant.
+    write_sealed(folder / PRUNED, {"removed": names})
+    size = sum(path.stat().st_size for path in files if path.exists())
+    for path in files:
+        path.unlink(missing_ok=True)
     return size
 
 

@@ -27,6 +27,7 @@ from dynamics.store import database
 from dynamics.store.database import sentence
 from dynamics.store.queries import SqlError, connect, query
 from dynamics.store.rows import Inventory, StaleError, add_rows, insert
+from dynamics.store.scalars import write_scalars
 
 __all__ = ["SqlError", "build", "connect", "publish", "query"]
 
@@ -133,6 +134,7 @@ def _build(run: RunDirectory, inventory: Inventory, *, aside: bool) -> None:
 def _make(run: RunDirectory, inventory: Inventory, *, base: Path | None, aside: bool = False) -> None:
     with _private(run) as private:
         _fill(private, run, inventory, base)
+        write_scalars(private, run.scalars)
         if aside:
             _keep_aside(run.history)
         put_in_place(private, run.history)

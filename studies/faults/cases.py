@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from dynamics.capture.probe import ProbeRows
+from dynamics.capture.share import Share
+from dynamics.faults import Faults
 from dynamics.files import RunDirectory, SnapshotRecord, write_probe, write_settings, write_snapshot, write_tracking
 from dynamics.maintenance import prune, repair
 from dynamics.pipeline.execution import attempt
@@ -23,6 +25,7 @@ from dynamics.pipeline.plan import missing_jobs
 from dynamics.recorder import Recorder
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import every
+from dynamics.shared import Shared
 from dynamics.store.store import publish
 
 Acknowledge = Callable[[str], None]
@@ -85,6 +88,18 @@ def small(folder: Path) -> None:
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(ROWS, WIDTH, generator=generator) * (torch.rand(ROWS, WIDTH, generator=generator) < 0.5) + 1
         write_snapshot(run, SnapshotRecord(site=SITE, step=step, probe="p", loss=1.0), x)
+
+
+def share(folder: Path, acknowledge: Acknowledge) -> None:
+    """Snapshots whose rows two ranks have, joined by the first."""
+    run = RunDirectory.open(folder / "run")
+    first, second = (Shared(run, Share(rank, 2), every(1), collective=False, faults=Faults(True)) for rank in range(2))
+    for step in STEPS:
+        for rank, rows in (second, slice(5, None)), (first, slice(5)):
+            rank.mark(model_at(step))
+            rank.write(SnapshotRecord(site="shared", step=step, probe="p"), probe()[rows])
+        if first.join():
+            acknowledge(f"shared {step}")
 
 
 def fit(folder: Path, acknowledge: Acknowledge) -> None:
@@ -169,6 +184,7 @@ def drop(folder: Path, acknowledge: Acknowledge) -> None:
 CASES = (
     Case("record", lambda folder: None, record),
     Case("rewind", recorded, rewind),
+    Case("share", small, share),
     Case("fit", small, fit),
     Case("track", fitted, track),
     Case("create the database", tracked, publish_anew),

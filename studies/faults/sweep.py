@@ -105,6 +105,8 @@ def _there(run: RunDirectory, line: str) -> bool:
                 any((r.step, r.fingerprint) == (int(step), weights) for r in all_snapshots(run, site))
                 for site in ("0", "1")
             )
+        case ["shared", step]:
+            return any(record.step == int(step) for record in snapshots(run, "shared"))
         case ["sae", step]:
             return any(run.saes("0").glob(f"chain/step_{int(step):08d}.seed0/{COMMIT}"))
         case ["result", number]:

@@ -80,17 +80,32 @@ def test_padding_is_left_out_of_the_rows(tmp_path: Path) -> None:
 
 def test_a_resumed_training_goes_on(tmp_path: Path) -> None:
     train(tmp_path, tracker_of(tmp_path), max_steps=3, save_strategy="steps", save_steps=3)
-    tracker = tracker_of(tmp_path)
-    arguments = {"max_steps": 6, "save_strategy": "no"}
-    resume = transformers.Trainer.train
+    resume(tmp_path, "out/checkpoint-3", max_steps=6)
+    assert [record.step for record in snapshots(RunDirectory.open(tmp_path / "run"), "mlp")] == [0, 2, 4, 6]
+
+
+def resume(path: Path, checkpoint: str, **settings: Any) -> None:
+    begin = transformers.Trainer.train
 
     def resumed(self: Any) -> Any:
-        return resume(self, resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-3"))
+        return begin(self, resume_from_checkpoint=str(path / checkpoint))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformers.Trainer, "train", resumed)
-        train(tmp_path, tracker, **arguments)
-    assert [record.step for record in snapshots(RunDirectory.open(tmp_path / "run"), "mlp")] == [0, 2, 4, 6]
+        train(path, tracker_of(path), **settings)
+
+
+def test_a_checkpoint_between_two_looks_knows_the_superseded_branch_that_it_is_of(tmp_path: Path) -> None:
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
+    train(tmp_path, tracker_of(tmp_path), max_steps=3, **saving)
+    resume(tmp_path, "out/checkpoint-3", max_steps=5, **saving)
+    (tmp_path / "out").rename(tmp_path / "first")
+    torch.manual_seed(1)  # other data
+    resume(tmp_path, "first/checkpoint-3", max_steps=6, lr_scheduler_type="constant")
+    resume(tmp_path, "first/checkpoint-5", max_steps=6, lr_scheduler_type="constant")
+    run = RunDirectory.open(tmp_path / "run")
+    assert [(r.branch, r.step) for r in snapshots(run, "mlp")] == [("b0", 0), ("b0", 2), ("b0", 4), ("b2", 6)]
+    assert [(r.branch, r.step) for r in snapshots(run, "mlp", "b1")][-2:] == [("b1", 4), ("b1", 6)]
 
 
 def test_a_mistake_raises_before_the_first_step(tmp_path: Path) -> None:

@@ -120,12 +120,18 @@ def test_a_mistake_raises_before_the_first_step(tmp_path: Path, settings: Any, m
     assert all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
 
 
-def test_sharded_training_is_refused(tmp_path: Path) -> None:
-    class FSDPStrategy(pl.strategies.SingleDeviceStrategy):  # type: ignore[misc,name-defined]
-        """Any strategy of that name."""
-
-    trainer = trainer_of(tmp_path, tracker_of(tmp_path), strategy=FSDPStrategy(device="cpu"), accelerator="auto")
-    with pytest.raises(ValueError, match="FSDPStrategy spreads the model over processes"):
+@pytest.mark.parametrize(
+    ("name", "ranks", "way"),
+    [
+        ("FSDPStrategy", "first", 'train with strategy "auto" or "ddp", or with ModelParallelStrategy'),
+        ("FSDPStrategy", "all", 'train with strategy "auto" or "ddp", or with ModelParallelStrategy'),
+        ("ModelParallelStrategy", "first", 'give ranks="all"'),
+    ],
+)
+def test_sharded_training_is_refused(tmp_path: Path, name: str, ranks: str, way: str) -> None:
+    strategy = type(name, (pl.strategies.SingleDeviceStrategy,), {})(device="cpu")
+    trainer = trainer_of(tmp_path, tracker_of(tmp_path, ranks=ranks), strategy=strategy, accelerator="auto")
+    with pytest.raises(ValueError, match=f"{name} spreads the model over processes.*{way}"):
         trainer.fit(Module())
 
 
@@ -194,6 +200,20 @@ def test_a_search_for_a_learning_rate_is_not_recorded(tmp_path: Path) -> None:
     module = Module()
     trainer = trainer_of(tmp_path, tracker_of(tmp_path))
     pl.tuner.Tuner(trainer).lr_find(module, num_training=5, attr_name="rate", update_attr=False)
+    assert not (tmp_path / "run").exists()
+    trainer.fit(module)
+    assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
+
+
+def test_a_search_for_a_batch_size_is_not_recorded(tmp_path: Path) -> None:
+    class Sized(Module):
+        batch_size = 2
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(torch.randn(40, 4)), batch_size=self.batch_size)
+
+    module, trainer = Sized(), trainer_of(tmp_path, tracker_of(tmp_path))
+    assert pl.tuner.Tuner(trainer).scale_batch_size(module, steps_per_trial=4, max_trials=2) > 2
     assert not (tmp_path / "run").exists()
     trainer.fit(module)
     assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]

@@ -10,14 +10,20 @@ import pytest
 import dynamics
 from dynamics.callbacks.lightning import FeatureTracker
 from dynamics.callbacks.scalars import Scalars
+from dynamics.files.layout import RunDirectory
+from dynamics.store.store import build, publish
 
 
 def drained(scalars: Scalars) -> list[dict[str, float]]:
     return list(iter(scalars.next, None))
 
 
+def published(run: Path) -> Path:
+    return RunDirectory.open(run).scalars
+
+
 def test_numbers_are_those_of_the_views(analysed: Path) -> None:
-    found = {row["dynamics/step"]: row for row in drained(Scalars(str(analysed), seconds=0.0))}
+    found = {row["dynamics/step"]: row for row in drained(Scalars(published(analysed), seconds=0.0))}
     run = dynamics.open(analysed)
     query = """
         select p.step, p.live, p.births, p.deaths, p.splits, p.merges, s.fvu from population p
@@ -33,24 +39,30 @@ def test_numbers_are_those_of_the_views(analysed: Path) -> None:
 def test_each_number_is_told_once_and_what_is_new_later(analysed: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(analysed, run)
-    kept = run / "tracking"
-    kept.rename(tmp_path / "tracking")
-    scalars = Scalars(str(run), seconds=0.0)
+    (run / "tracking").rename(tmp_path / "tracking")
+    build(RunDirectory.open(run))
+    scalars = Scalars(published(run), seconds=0.0)
     assert all("dynamics/blocks.0/fvu" in row and "dynamics/blocks.0/live" not in row for row in drained(scalars))
     assert drained(scalars) == []
-    (tmp_path / "tracking").rename(kept)
+    (tmp_path / "tracking").rename(run / "tracking")
+    publish(RunDirectory.open(run))
     later = drained(scalars)
     assert [row["dynamics/step"] for row in later] == [10.0 * i for i in range(8)]
     assert all("dynamics/blocks.0/live" in row and "dynamics/blocks.0/fvu" not in row for row in later)
 
 
-def test_a_run_that_is_not_there_or_damaged_says_nothing(analysed: Path, tmp_path: Path) -> None:
-    assert Scalars(str(tmp_path / "nowhere"), seconds=0.0).next() is None
-    run = tmp_path / "run"
-    shutil.copytree(analysed, run)
-    for record in run.glob("tracking/*/*/*/commit.json"):
-        record.write_text("{")
-    assert Scalars(str(run), seconds=0.0).next() is None
+def test_what_is_not_there_or_damaged_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "scalars.parquet"
+    assert Scalars(file, seconds=0.0).next() is None
+    file.write_text("{")
+    assert Scalars(file, seconds=0.0).next() is None
+
+
+def test_a_file_that_did_not_change_is_not_read_again(analysed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scalars = Scalars(published(analysed), seconds=0.0)
+    assert len(drained(scalars)) == 8
+    monkeypatch.setattr("pyarrow.parquet.read_table", lambda *_: pytest.fail("read again"))
+    assert scalars.next() is None
 
 
 def test_loggers_get_them_at_the_current_step_one_checkpoint_a_batch(analysed: Path) -> None:
@@ -65,7 +77,7 @@ def test_loggers_get_them_at_the_current_step_one_checkpoint_a_batch(analysed: P
             logged.append((step, values))
 
     tracker = FeatureTracker(str(analysed), "blocks.0", None)
-    tracker._scalars = Scalars(str(analysed), seconds=0.0)
+    tracker._scalars = Scalars(published(analysed), seconds=0.0)
     for step in range(500, 512):
         trainer: Any = SimpleNamespace(loggers=[Broken(), Kept()], global_step=step)
         tracker._log(trainer)

@@ -150,6 +150,23 @@ def test_a_worker_stops_when_training_dies(make_run: MakeRun) -> None:
     assert not any(run.failed.glob("*.json"))
 
 
+@pytest.mark.parametrize("end", ["close", "abandon"])
+def test_a_worker_that_hangs_is_left_behind(make_run: MakeRun, end: str) -> None:
+    """Were it waited for, nothing would ever end here."""
+    run = make_run(3)
+    worker = WorkerEngine(run)
+    worker.snapshots_written()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        worker.snapshots_written()
+        said = worker.close() if end == "close" else worker.abandon()
+        assert f"`dynamics analyze {run.path}`" in said
+        assert not ended(worker.pid)
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+
+
 def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
     run = make_run(1)
     worker = WorkerEngine(run)

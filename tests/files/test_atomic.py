@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,3 +108,15 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
         holder.kill()
     with atomic.lock(path, timeout=5.0):
         pass
+
+
+def test_a_lock_stays_held_whoever_opens_or_copies_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "run.lock"
+    with atomic.lock(path):
+        path.open("rb").close()
+        atomic.sha256(path)
+        shutil.copy(path, tmp_path / "copy")
+        os.link(path, tmp_path / "link")
+        ask = f"from dynamics.files.atomic import *; lock(Path({str(path)!r}), 0).acquire()"
+        asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+        assert "Timeout" in asked.stderr

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from dynamics.files import RunDirectory, import_snapshots, load_activations, load_probe, snapshots
+from dynamics.files.settings import only_recorder
 
 SITE = "blocks.0.mlp"
 
@@ -215,3 +216,12 @@ def test_losses_that_cannot_be_read(
 ) -> None:
     (tmp_path / name).write_text(content)
     refused(ValueError, match, source, run, SITE, loss=tmp_path / name)
+
+
+def test_a_run_that_is_being_recorded_takes_no_import(
+    run: RunDirectory, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamics.files.settings._PATIENCE", 0.0)
+    with only_recorder(run), pytest.raises(RuntimeError, match="is being recorded"):
+        import_snapshots(source, run, SITE)
+    assert len(import_snapshots(source, run, SITE)) > 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class Failpoint:
             taken = look(recorder, *given, **named)
             if first:
                 sys.setprofile(self)
+                threading.setprofile(self)
             return taken
 
         try:
@@ -77,6 +79,7 @@ class Failpoint:
                 yield
         finally:
             sys.setprofile(None)
+            threading.setprofile(None)
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -57,6 +57,8 @@ class Net(nn.Module):
         self.form = form
         if form == "tied":
             self.third[0].weight = self.second[1].weight
+        if form == "layer norms":
+            self.first[1] = nn.LayerNorm(16)
         if form == "frozen":
             self.first.eval().requires_grad_(False)
         if form == "bf16":
@@ -98,6 +100,7 @@ def _leaves(value: Any) -> Iterator[bytes]:
         for entry in value:
             yield from _leaves(entry)
     elif isinstance(value, Tensor):
+        value = value.to_local() if hasattr(value, "to_local") else value  # what this rank has of it
         yield value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     else:
         yield value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()

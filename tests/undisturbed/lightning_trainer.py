@@ -8,15 +8,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 from ground import LOOKS, PROBE, STEPS, Naive, Net, behaviour, digest, loader, main, require_snapshots, seeded
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import mse_loss
 
 from dynamics.callbacks.lightning import FeatureTracker
+
+SHARED = count()
 
 
 class Module(LightningModule):
@@ -88,15 +93,45 @@ def callbacks(mode: str) -> Iterator[list[Callback]]:
         yield [] if mode == "off" else [NaiveCallback()]
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        ranks = "all" if mode.endswith(" all") else "first"
+        mode = mode.removesuffix(" all")
+        folder = f"{os.environ['SHARED_FOLDER']}/{next(SHARED)}" if ranks == "all" else folder
         with behaviour(mode) as settings:
-            yield [FeatureTracker(folder, ["net.first", "net.*.1"], PROBE, schedule=list(LOOKS), **settings)]
+            sites = ["net.first", "net.*.1"]
+            yield [FeatureTracker(folder, sites, PROBE, schedule=list(LOOKS), ranks=ranks, **settings)]
         if rank_zero_only.rank == 0:
             require_snapshots(folder, mode)
 
 
-def distributed(mode: str) -> str:
+def distributed(form: str, mode: str) -> str:
     """Rank 0's digest; its losses, weights and states depend on the other rank's in every step."""
-    return fit(Module, mode, strategy="ddp", devices=2)
+    return fit(partial(Module, form), mode, strategy="ddp", devices=2)
+
+
+class Spread(Module):
+    """FSDP2, as Lightning wants it."""
+
+    def configure_model(self) -> None:
+        for part in (self.net.second, self.net.third, self.net):
+            fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+
+def sharded(mode: str) -> str:
+    """Rank 0's digest; its part of the weights depends on the other's in every step."""
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    return fit(partial(Spread, "layer norms"), mode, strategy=strategy, devices=2)
+
+
+class Launched(Module):
+    """Trained in processes that the trainer starts or forks, where Python's random numbers begin anew."""
+
+    def setup(self, stage: str) -> None:
+        seeded()
+
+
+def launched(strategy: str, mode: str) -> str:
+    """The weights that come back; those processes keep all the rest."""
+    return fit(Launched, mode, strategy=strategy, devices=2)
 
 
 TRAININGS = {
@@ -107,7 +142,10 @@ TRAININGS = {
     "lightning two optimizers": partial(fit, TwoOptimizers),
     "lightning compiled part": partial(fit, partial(Module, "aot_eager")),
     "lightning checkpointed": partial(fit, partial(Module, "checkpointed")),
-    "lightning ddp": distributed,
+    "lightning ddp": partial(distributed, ""),
+    "lightning ddp, layer norms": partial(distributed, "layer norms"),
+    "lightning fsdp2": sharded,
+    **{f"lightning {name}": partial(launched, name) for name in ("ddp_spawn", "ddp_fork", "ddp_notebook")},
 }
 
 if __name__ == "__main__":
@@ -115,4 +153,6 @@ if __name__ == "__main__":
         logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # only rank 0 answers
-    main(TRAININGS)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ.setdefault("SHARED_FOLDER", folder)  # the other rank is started with our environment
+        main(TRAININGS)

@@ -1,0 +1,283 @@
+"""Two ranks on gloo that both show the probe: each training by itself, and with the tracker.
+
+    python tests/undisturbed/ranks.py RANK FOLDER SCENARIO
+
+Rank 0 prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from ground import digest
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from dynamics.files import RunDirectory, load_activations, snapshots
+from dynamics.maintenance import check
+from dynamics.recorder import Recorder
+from dynamics.schedule import every
+
+STEPS = 6
+SITES = ["1", "3"]
+TALK = tuple(
+    f"{how}{what}"
+    for what in (
+        "all_reduce",
+        "all_gather",
+        "all_to_all",
+        "barrier",
+        "broadcast",
+        "gather",
+        "recv",
+        "reduce",
+        "scatter",
+        "reduce_scatter",
+        "send",
+    )
+    for how in ("", "i", "monitored_")
+    if hasattr(dist, f"{how}{what}")
+)
+"""All that torch's ranks can say to each other."""
+PROBE = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(9))
+"""Five examples of three positions, in batches of two: the ranks have one and two."""
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.2), nn.ReLU()) for _ in range(3)]
+    return nn.Sequential(nn.LayerNorm(8), *blocks, nn.Linear(8, 1))
+
+
+def whole() -> nn.Module:
+    return nn.parallel.DistributedDataParallel(network())
+
+
+def spread() -> nn.Module:
+    model, mesh = network(), init_device_mesh("cpu", (2,))
+    for block in list(model)[1:4]:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def recorder_of(folder: Path, **settings: Any) -> Recorder:
+    from dynamics.capture import Probe
+
+    probe = Probe.freeze(PROBE, batch_size=2)
+    return Recorder(folder, SITES, probe, schedule=every(2), **{"work": "later", "ranks": "all", **settings})
+
+
+def train(
+    made: Callable[[], nn.Module],
+    recorder: Any,
+    look: Callable[[Any, int], None] | None = None,
+    first: int = 0,
+) -> str:
+    """A digest over weights, optimiser, random states and losses of this rank."""
+    model = made()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    torch.manual_seed(dist.get_rank())
+    losses = []
+    for step in range(first, STEPS + 1):
+        if recorder is not None:
+            recorder.step(model, step)
+        if look is not None and step % 2 == 0:
+            look(model, step)
+        loss = model(torch.randn(4, 8)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    if recorder is not None:
+        recorder.close()
+    return digest(model, [optimizer], losses)
+
+
+def shared(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """With the tracker as without; and what the ranks have written together is what a whole model shows."""
+    shown: dict[int, dict[str, Tensor]] = {}
+
+    def look(model: Any, step: int) -> None:
+        shown[step] = outputs(model)
+
+    alone, recorder = train(made, None), recorder_of(folder / "run")
+    together = train(made, recorder)
+    train(made, None, look)
+    dist.barrier()
+    run = RunDirectory.open(folder / "run")
+    records = [record for site in SITES for record in snapshots(run, site)]
+    return {
+        "unchanged": together == alone,
+        "skipped": dict(recorder.skipped),
+        "steps": [record.step for record in records],
+        "alike": all(torch.allclose(load_activations(run, r), shown[r.step][r.site], atol=1e-6) for r in records),
+        "sound": [finding.fact for finding in check(run)],
+        "left": [path.name for path in (folder / "run" / "shards").rglob("*") if path.is_file()],
+    }
+
+
+def outputs(model: nn.Module) -> dict[str, Tensor]:
+    """What a copy of the whole model puts out on the probe."""
+    with torch.random.fork_rng():
+        copy = network().eval()
+    values = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
+    with torch.no_grad():
+        for own, value in zip(copy.parameters(), values, strict=True):
+            own.copy_(value)
+        inner = [copy[: int(site) + 1](PROBE).flatten(0, 1) for site in SITES]
+    return dict(zip(SITES, inner, strict=True))
+
+
+def failing(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """The second rank cannot write at step 2: nobody waits, and that snapshot alone is not there."""
+    from dynamics import shared as module
+
+    real = module.write_shard
+
+    def write(run: Any, site: str, step: int, *given: Any) -> None:
+        if step == 2 and dist.get_rank() == 1:
+            raise OSError(28, "No space left on device")
+        real(run, site, step, *given)
+
+    alone, recorder = train(made, None), recorder_of(folder / "run")
+    with mock.patch.object(module, "write_shard", write), mock.patch.object(module, "PATIENCE", 0.5):
+        together = train(made, recorder)
+    dist.barrier()
+    records = snapshots(RunDirectory.open(folder / "run"), "1")
+    return {
+        "unchanged": together == alone,
+        "skipped": dict(recorder.skipped),
+        "steps": [record.step for record in records],
+    }
+
+
+def resumed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """The same training again repeats what is there; one with other weights from step 4 on is a branch."""
+    for first in (0, 0, 4):
+        train(made, recorder := recorder_of(folder / "run"), first=first)
+        dist.barrier()
+    recorder = recorder_of(folder / "run")
+    for value, step in ((0.1, 6), (0.2, 8), (0.3, 6)):  # goes on, and goes back without being told
+        torch.manual_seed(0)
+        model = made()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        recorder.step(model, step)
+    recorder.close()
+    dist.barrier()
+    records = snapshots(RunDirectory.open(folder / "run"), "1")
+    return {"skipped": dict(recorder.skipped), "steps": [f"{record.branch} {record.step}" for record in records]}
+
+
+class Listened:
+    """A recorder during whose work nothing is said to other ranks."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.said: list[str] = []
+
+    def step(self, model: nn.Module, step: int) -> None:
+        with self._listening():
+            self._recorder.step(model, step)
+
+    def close(self) -> None:
+        with self._listening():
+            self._recorder.close()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name in TALK:
+                heard = mock.patch.object(dist, name, lambda *_, name=name, **__: self.said.append(name))
+                stack.enter_context(heard)
+            yield
+
+
+def silent(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """Whoever shows the probe, nothing of ours talks to another rank."""
+    said, steps = {}, {}
+    for ranks in ("first", "all"):
+        listened = Listened(recorder_of(folder / ranks, ranks=ranks))
+        train(made, listened)
+        dist.barrier()
+        said[ranks] = listened.said
+        steps[ranks] = [record.step for record in snapshots(RunDirectory.open(folder / ranks), "1")]
+    return {"said": said, "steps": steps}
+
+
+def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """The second rank is killed while it writes: its peer ends where training itself misses it."""
+
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    recorder = recorder_of(folder / "run")
+    recorder.prepare(model := made())
+    if dist.get_rank() == 1:
+        with mock.patch("dynamics.shared.write_shard", die):
+            recorder.step(model, 0)
+    recorder.step(model, 0)
+    try:
+        model(torch.randn(4, 8)).square().mean().backward()
+    except RuntimeError as error:
+        recorder.close(drain=False)
+        print(json.dumps({"training": str(error), "skipped": dict(recorder.skipped)}))
+        os._exit(3)
+    return {}
+
+
+def out_of_step(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """The second rank cannot show the probe at step 2: it ends, and so its peer does not wait for ever."""
+
+    def forward(model: Any, batch: Tensor) -> Tensor:
+        if dist.get_rank() == 1 and recorder._begun and recorder._shared._at == 2:
+            raise MemoryError("no memory")
+        return model(batch)
+
+    recorder = recorder_of(folder / "run", forward=forward)
+    train(made, recorder)
+    return {}
+
+
+SCENARIOS = {
+    "ddp": (shared, whole),
+    "fsdp": (shared, spread),
+    "ddp, a rank that cannot write": (failing, whole),
+    "fsdp, a rank that cannot write": (failing, spread),
+    "ddp, silent": (silent, whole),
+    "ddp, a rank that is killed": (killed, whole),
+    "ddp, resumed": (resumed, whole),
+    "fsdp, resumed": (resumed, spread),
+    "fsdp, a rank that cannot show": (out_of_step, spread),
+}
+
+if __name__ == "__main__":
+    import logging
+
+    logging.getLogger("dynamics").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rank, folder, *names = sys.argv[1:]
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=2)
+    found = {}
+    for name in names:
+        scenario, made = SCENARIOS[name]
+        mine = Path(folder) / name.replace(" ", "_")
+        found[name] = scenario(made, mine)
+        dist.barrier()
+    print(json.dumps(found))
+    dist.destroy_process_group()
