@@ -70,7 +70,7 @@ def read_sites(
     show = forward or show_batch
     modules = site_modules(model)
     parts: dict[str, list[Tensor]] = {site: [] for site in sites}
-    place = _placement(model)
+    place = placement(model)
     with undisturbed(model):
         for batch, counts in share.shown(probe.batches):
             with _outputs({site: modules[site] for site in sites}, dtype) as outputs:
@@ -100,7 +100,7 @@ def show_batch(model: Any, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
-def _placement(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def placement(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Copies a tensor to the model's device, floating-point inputs in the data type of its weights."""
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")

@@ -42,10 +42,10 @@ def _install(folder: Path, package: str) -> None:
     (packages / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
     torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
     (folder / "constraints.txt").write_text(torch + "\n")
-    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(folder / "bin" / "pip"), "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, "-c", str(folder / "constraints.txt"), package], check=True)
     # One built for CUDA comes along with some; beside a torch without, it breaks every import of transformers.
-    subprocess.run([str(folder / "bin" / "pip"), "uninstall", "--quiet", "--yes", "torchvision"], check=True)
+    subprocess.run([str(folder / "bin" / "pip"), "uninstall", "-qq", "--yes", "torchvision"], check=True)
     (folder / "installed").touch()
 
 

@@ -76,20 +76,19 @@ def speed(
 def quality(
     options: argparse.Namespace, pythons: dict[str, Path], question: dict[str, Any], size: list[int], scratch: Path
 ) -> None:
-    """A row for each library: how much of the dictionary was found, mean ± standard deviation over seeds."""
+    """A row for each library, as soon as it is known: how much of the dictionary was found, mean ± standard deviation
+    over seeds."""
     d, latents, k = size
     world = KnownDictionary(d, options.active or k, options.tail)
-    found: dict[str, list[list[float]]] = {name: [] for name in pythons}
-    for seed in range(options.seeds):
-        torch.save(world.rows(seed), scratch / "x.pt")
-        for name, python in pythons.items():
-            asking = question | {"library": name, "d": d, "latents": latents, "k": k, "steps": STEPS, "batch": BATCH}
-            asking |= {"seed": seed, "x": str(scratch / "x.pt"), "rows": ROWS, "decoder": str(scratch / "decoder.pt")}
-            answer = asked(python, asking, options.threads)
+    question |= {"d": d, "latents": latents, "k": k, "steps": STEPS, "batch": BATCH, "rows": ROWS}
+    question |= {"x": str(scratch / "x.pt"), "decoder": str(scratch / "decoder.pt")}
+    for name, python in pythons.items():
+        rows = []
+        for seed in range(options.seeds):
+            torch.save(world.rows(seed), scratch / "x.pt")
+            answer = asked(python, question | {"library": name, "seed": seed}, options.threads)
             cosine = world.found(torch.load(scratch / "decoder.pt"))
-            shares = [float(cosine.mean()), float((cosine > 0.9).float().mean())]
-            found[name].append([*shares, answer["l0"], answer["dead"]])
-    for name, rows in found.items():
+            rows.append([float(cosine.mean()), float((cosine > 0.9).float().mean()), answer["l0"], answer["dead"]])
         cells = [question["architecture"], f"{d}, {latents}, {k}", name]
         for column, form in zip(zip(*rows, strict=True), (".4f", ".3f", ".1f", ".3f"), strict=True):
             cells.append(f"{statistics.mean(column):{form}} ± {statistics.pstdev(column):{form}}")
