@@ -121,7 +121,8 @@ def board(tmp_path: Path, analysed: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """Where TensorBoard's files go, in a training that looks for numbers in a run that is analysed already."""
     pytest.importorskip("tensorboard", reason="no tensorboard: pip install -e '.[dev]'")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    monkeypatch.setattr("dynamics.callbacks.huggingface.Scalars", lambda run: Scalars(str(analysed), seconds=0.0))
+    published = RunDirectory.open(analysed).scalars
+    monkeypatch.setattr("dynamics.callbacks.huggingface.Scalars", lambda _: Scalars(published, seconds=0.0))
     return tmp_path / "board"
 
 
