@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 transformers = pytest.importorskip("transformers")
+from transformers import Trainer  # noqa: E402 - at once: after marimo, which the explorer's tests import, it wants IPython
+
 from dynamics.callbacks.huggingface import FeatureTracker  # noqa: E402
 from dynamics.callbacks.scalars import Scalars  # noqa: E402
 from dynamics.files import RunDirectory, load_probe, load_recording, snapshots  # noqa: E402
@@ -35,7 +37,7 @@ def train(path: Path, tracker: FeatureTracker, model: nn.Module | None = None, *
         **({"max_steps": 6, "save_strategy": "no", "logging_steps": 1, "report_to": []} | settings),
     )  # fmt: skip
     data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 10, (12, 5))]
-    trainer = transformers.Trainer(model or Model(), arguments, train_dataset=data, callbacks=[tracker])
+    trainer = Trainer(model or Model(), arguments, train_dataset=data, callbacks=[tracker])
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     return trainer
@@ -85,13 +87,13 @@ def test_a_resumed_training_goes_on(tmp_path: Path) -> None:
 
 
 def resume(path: Path, checkpoint: str, **settings: Any) -> None:
-    begin = transformers.Trainer.train
+    begin = Trainer.train
 
     def resumed(self: Any) -> Any:
         return begin(self, resume_from_checkpoint=str(path / checkpoint))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transformers.Trainer, "train", resumed)
+        patch.setattr(Trainer, "train", resumed)
         train(path, tracker_of(path), **settings)
 
 
