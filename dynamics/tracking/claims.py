@@ -58,18 +58,13 @@ class Claims:
         """All that could be called an event of a kind; the score is 0 where the detector would not, whatever it saw."""
         if kind in ("birth", "death"):
             timeline, found = (self.forward, self.births) if kind == "birth" else (self.backward, self.deaths)
-            scores = {
-                k: np.where(timeline.lasting_starts(k) & ~timeline.dense(k), b.score, 0.0) for k, b in found.items()
-            }
+            scores = {k: np.where(timeline.lasting_starts(k), b.score, 0.0) for k, b in found.items()}
             return _of_latents(timeline, scores)
         if kind in ("split", "merge"):
             timeline, families = (self.forward, self.splits) if kind == "split" else (self.backward, self.merges)
             return _of_latents(timeline, _child_scores(timeline, families))
         if kind == "rotation":
-            return _units(
-                (k, t.j, np.where(t.as_before & ~self.forward.dense(k)[t.j], t.score, 0.0))
-                for k, t in self.turns.items()
-            )
+            return _units((k, t.j, np.where(t.as_before, t.score, 0.0)) for k, t in self.turns.items())
         starts = [self.forward.tracks.first(int(t)) for t in self.drifts.track]
         places = np.array(starts, dtype=np.int64).reshape(-1, 2)
         return Units(places[:, 0], places[:, 1], self.drifts.score)

@@ -28,7 +28,7 @@ BUD = 0.6
 TOLD, BEGINNING_TOLD = 1.0, 1.5
 """Scores are in units of what the estimates cannot tell: below this nothing is told. Births and deaths have to stand
 out further: a latent that changes hands, or sees half a split, is the birth of nothing."""
-WEAK, DENSE = "too faint to be told", "dense: it follows what is always there"
+WEAK = "too faint to be told"
 AWAY = 2.5
 """Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
 
@@ -182,12 +182,10 @@ def beginning_events(kind: str, claims: Claims, excluded: dict[Place, str]) -> l
     timeline, found = (claims.forward, claims.births) if kind == "birth" else (claims.backward, claims.deaths)
     events = []
     for k, b in found.items():
-        lasting, dense = timeline.lasting_starts(k), timeline.dense(k)
+        lasting = timeline.lasting_starts(k)
         for n in np.flatnonzero(timeline.starts(k)):
             here = (timeline.place(k), int(n))
-            reason = excluded.get(here) or (
-                DENSE if dense[n] else None if lasting[n] else "seen at one checkpoint only"
-            )
+            reason = excluded.get(here) or (None if lasting[n] else "seen at one checkpoint only")
             evidence = {"presence_before": float(b.before[n]), "presence_after": float(b.after[n])}
             if timeline.backwards:
                 evidence = {"presence_before": float(b.after[n]), "presence_after": float(b.before[n])}
@@ -216,11 +214,11 @@ def rotation_events(claims: Claims, tested: Callable[[Units], np.ndarray]) -> li
     """A candidate for every link whose feature turned further than one in twenty of the null's."""
     events = []
     for k, t in claims.turns.items():
-        p, dense = tested(Units(np.full(len(t.j), k), t.j, t.score)), claims.forward.dense(k)[t.j]
+        p = tested(Units(np.full(len(t.j), k), t.j, t.score))
         for n in np.flatnonzero(p <= 0.05):
             parent, child = (k - 1, int(t.i[n])), (k, int(t.j[n]))
             evidence = {"angle": float(t.angle[n]), "usual_angle": t.usual, "correlation": float(t.correlation[n])}
-            reason = DENSE if dense[n] else None if t.as_before[n] else "fires on other rows than before"
+            reason = None if t.as_before[n] else "fires on other rows than before"
             events.append(Event("rotation", k, (parent,), (child,), float(t.score[n]), evidence, reason))
     return events
 
@@ -237,14 +235,10 @@ def drift_events(claims: Claims, rotations: list[Event], tested: Callable[[Units
     events = []
     for n in np.flatnonzero(tested(Units(d.first, d.track, d.score)) <= 0.05):
         track = int(d.track[n])
-        place, position = tracks.last(track)
-        dense = claims.forward.dense(place)[position]
-        reason = (
-            DENSE if dense else "turned at once" if at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n]) else None
-        )
+        sudden = at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n])
         evidence = {"angle": float(d.angle[n]), "usual_angle": float(d.usual[n])}
         ends = (tracks.first(track),), (tracks.last(track),)
-        events.append(Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, reason))
+        events.append(Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, "turned at once" if sudden else None))
     return events
 
 
@@ -254,7 +248,7 @@ def dormancy_events(followed: Followed) -> list[Event]:
     for gap in followed.gaps:
         missed = range(gap.earlier + 1, gap.later)
         carried = np.min([timeline.presence(gap.earlier, k) for k in missed], axis=0)
-        blur, dense = timeline.blur(gap.earlier), timeline.dense(gap.earlier)
+        blur = timeline.blur(gap.earlier)
         for i, j, score, p in zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, strict=True):
             if followed.tracks.of[gap.earlier][i] != followed.tracks.of[gap.later][j]:
                 continue
@@ -263,7 +257,7 @@ def dormancy_events(followed: Followed) -> list[Event]:
             reason = None if away else "not told from a feature that the model carried all along"
             track = followed.tracks.positions[followed.tracks.of[gap.earlier][i]]
             sides_seen = sum(p[0] <= gap.earlier for p in track), sum(p[0] >= gap.later for p in track)
-            reason = DENSE if dense[i] else reason if min(sides_seen) > 1 else "seen at one checkpoint only"
+            reason = reason if min(sides_seen) > 1 else "seen at one checkpoint only"
             sides = ((gap.earlier, int(i)),), ((gap.later, int(j)),)
             events.append(Event("dormancy", gap.earlier + 1, *sides, float(score), evidence, reason))
     return events

@@ -101,10 +101,10 @@ class Timeline:
         """How far what the model writes at ``target`` is one direction: the feature's own, or some latent's there.
 
         An SAE that must choose its k strongest latents lets a newborn feature silence others; what those wrote before
-        is no trace of the newborn. Only tracks that begin or end nearby are looked at; 1 for the others.
+        is no trace of the newborn. Only tracks that begin, end or pause nearby are looked at; 1 for the others.
         """
         here = self.place(source)
-        near = np.abs(self.tracks.ends[self.track_of(source)] - here).min(axis=1) <= 1
+        near = np.any([self.position_at(source, source + n) < 0 for n in (-2, -1, 1, 2)], axis=0)
         rows, factor = np.flatnonzero(near), np.ones(len(near))
         own, there = self.carried(source, source), self.carried(source, target)
         turned = own.mean[rows] @ self.carrying.rotation(here, self.place(target))
