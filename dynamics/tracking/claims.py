@@ -74,26 +74,30 @@ def claims(followed: Followed) -> Claims:
     """Scores every candidate of a series."""
     forward = Timeline(followed.carrying, followed.tracks)
     backward = forward.flipped()
-    length = len(forward)
+    births, deaths = ({k: beginnings(read, k) for k in range(1, len(read))} for read in (forward, backward))
     return Claims(
         forward=forward,
         backward=backward,
-        births={k: beginnings(forward, k) for k in range(1, length)},
-        deaths={k: beginnings(backward, k) for k in range(1, length)},
-        splits=families(forward),
-        merges=families(backward),
+        births=births,
+        deaths=deaths,
+        splits=families(forward, births),
+        merges=families(backward, deaths),
         turns=sudden({s.later: turns(forward, s.earlier, s.later, s.links) for s in followed.steps}),
         drifts=drifts(forward),
     )
 
 
-def families(timeline: Timeline) -> list[Family]:
-    """Every division between checkpoints at most ``LOOK_BACK`` apart."""
+def families(timeline: Timeline, found: dict[int, Beginnings]) -> list[Family]:
+    """Every division between checkpoints at most ``LOOK_BACK`` apart.
+
+    But those that a birth tells better: a child that begins more sharply than it parts was nobody's part.
+    """
     return [
         Family(former, latter, division)
         for latter in range(1, len(timeline))
         for former in range(max(0, latter - LOOK_BACK), latter)
         for division in divisions(timeline, former, latter)
+        if division.score >= found[latter].score[list(division.children)].max()
     ]
 
 

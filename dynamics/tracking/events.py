@@ -25,9 +25,10 @@ COVERAGE = 0.5
 
 BUD = 0.6
 """Share of a newborn's rows on which a feature fires that it budded in."""
-TOLD, BEGINNING_TOLD = 1.0, 1.5
+TOLD = {"birth": 1.5, "death": 1.5, "split": 0.75, "merge": 0.75, "rotation": 1.0, "drift": 1.0}
 """Scores are in units of what the estimates cannot tell: below this nothing is told. Births and deaths have to stand
-out further: a latent that changes hands, or sees half a split, is the birth of nothing."""
+out further: a latent that changes hands, or sees half a split, is the birth of nothing. Splits and merges less: what a
+birth tells better is none of them."""
 WEAK = "too faint to be told"
 AWAY = 2.5
 """Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
@@ -75,8 +76,7 @@ class Calibration:
         if not events:
             return events
         kind = events[0].kind
-        told = BEGINNING_TOLD if kind in ("birth", "death") else TOLD
-        events = [replace(e, reason=e.reason or (WEAK if e.score < told else None)) for e in events]
+        events = [replace(e, reason=e.reason or (WEAK if e.score < TOLD[kind] else None)) for e in events]
         p = self.p_values(kind, np.array([e.score for e in events]))
         open_ = np.array([e.reason is None for e in events])
         q = np.ones(len(events))
