@@ -82,7 +82,7 @@ def claims(followed: Followed) -> Claims:
         deaths=deaths,
         splits=families(forward, births),
         merges=families(backward, deaths),
-        turns=sudden({s.later: turns(forward, s.earlier, s.later, s.links) for s in followed.steps}),
+        turns=sudden({s.later: turns(forward, s.earlier, s.later) for s in followed.steps}),
         drifts=drifts(forward),
     )
 

@@ -46,6 +46,14 @@ class Pairs:
         )
 
 
+    def correlation_of(
+        self, i: Int[np.ndarray, " wanted"], j: Int[np.ndarray, " wanted"]
+    ) -> Float[np.ndarray, " wanted"]:
+        """Correlations of these pairs; 0 for those that are no candidates."""
+        known = dict(zip(zip(self.i.tolist(), self.j.tolist(), strict=True), self.correlation.tolist(), strict=True))
+        return np.array([known.get(pair, 0.0) for pair in zip(i.tolist(), j.tolist(), strict=True)], dtype=float)
+
+
 def candidate_pairs(earlier: Checkpoint, later: Checkpoint, threads: int = 1) -> Pairs:
     """Each latent's nearest by decoder cosine and by shared firing rows, in both directions.
 

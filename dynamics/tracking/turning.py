@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynamics.tracking.carried import Carried
-from dynamics.tracking.linking import Links
 from dynamics.tracking.procrustes import nearest_orthogonal
 from dynamics.tracking.timeline import Timeline
 
@@ -44,19 +43,19 @@ class Turns:
     """Presence of each at the other place, the lesser of both readings, 1 at most: 0 where the track is by then another
     feature's, or was noise, and there is nothing that could have turned."""
     correlation: Float[np.ndarray, " tracks"]
-    """Of the codes at both checkpoints, where they are linked directly; 0 elsewhere."""
+    """Of the codes at both checkpoints or at the former and the one after the latter, where an SAE has come to terms
+    with the turn; 0 where the two are not neighbours."""
     as_before: Bool[np.ndarray, " tracks"]
-    """Whether it fires as before: the correlation is not far below the usual link's."""
+    """Whether it fires as before: the correlation is not far below the usual."""
 
 
-def turns(timeline: Timeline, former: int, latter: int, links: Links | None = None, *, apart: int = 0) -> Turns:
-    """The turns of all tracks that are live at both places, read forwards; ``links`` are those between the two.
+def turns(timeline: Timeline, former: int, latter: int, *, apart: int = 0) -> Turns:
+    """The turns of all tracks that are live at both places, read forwards.
 
     Args:
         timeline: the series, read forwards.
         former: the place to turn from.
         latter: the place to turn to.
-        links: what is linked between the two.
         apart: how many checkpoints nearer to each other those are whose latents' inputs are looked at. An SAE fits
             noise where it is trained, so a latent's own checkpoint shows it turned; over a longer way others tell.
     """
@@ -73,7 +72,8 @@ def turns(timeline: Timeline, former: int, latter: int, links: Links | None = No
     noise = np.maximum(here.uncertainty, late.uncertainty)
     blur = STEADY + PER_UNCERTAINTY * noise
     score = np.maximum(angle - usual, 0) / (usual + blur)
-    correlation, as_before = _as_before(j, links)
+    correlation = _correlation(timeline, former, latter, i) if latter == former + 1 else np.zeros(len(i))
+    as_before = correlation >= AS_BEFORE * _median(correlation)
     kept = np.minimum(timeline.presence(former, latter)[i], timeline.presence(latter, former)[j])
     return Turns(i, j, angle, usual, score, blur, np.minimum(kept, 1), correlation, as_before)
 
@@ -103,12 +103,13 @@ def _looked_up(
     return np.array([angles.get(n, 0.0) for n in wanted.tolist()], dtype=float)
 
 
-def _as_before(
-    j: Int[np.ndarray, " tracks"], links: Links | None
-) -> tuple[Float[np.ndarray, " tracks"], Bool[np.ndarray, " tracks"]]:
-    found = {} if links is None else dict(zip(links.j.tolist(), links.correlation.tolist(), strict=True))
-    correlation = np.array([found.get(n, 0.0) for n in j.tolist()], dtype=float)
-    return correlation, correlation >= AS_BEFORE * _median(np.array(list(found.values())))
+def _correlation(
+    timeline: Timeline, former: int, latter: int, i: Int[np.ndarray, " tracks"]
+) -> Float[np.ndarray, " tracks"]:
+    def at(place: int) -> Float[np.ndarray, " tracks"]:
+        return timeline.carrying.pairs(former, place).correlation_of(i, timeline.position_at(former, place)[i])
+
+    return np.asarray(np.max([at(place) for place in range(latter, min(latter + 2, len(timeline)))], axis=0))
 
 
 def _median(values: Float[np.ndarray, " n"]) -> float:
