@@ -92,7 +92,7 @@ def _against_neighbours(turn: Turns, before: Turns | None, after: Turns | None) 
         own = np.maximum(own, _looked_up(turn.i, before.j, before.angle))
     if after is not None:
         own = np.maximum(own, _looked_up(turn.j, after.i, after.angle))
-    return replace(turn, score=np.maximum(turn.angle - own, 0) / (turn.usual + turn.blur))
+    return replace(turn, score=turn.kept * np.maximum(turn.angle - own, 0) / (turn.usual + turn.blur))
 
 
 def _looked_up(
