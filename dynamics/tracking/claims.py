@@ -92,24 +92,42 @@ def families(timeline: Timeline, found: dict[int, Beginnings]) -> list[Family]:
 
     But those that a birth tells better: a child that begins more sharply than it parts was nobody's part.
     """
-    return [
+    all_ = [
         Family(former, latter, division)
         for latter in range(1, len(timeline))
         for former in range(max(0, latter - LOOK_BACK), latter)
         for division in divisions(timeline, former, latter)
-        if division.score >= found[latter].score[list(division.children)].max()
     ]
+    return [family for family in all_ if family.division.score >= _born(timeline, family, found)]
+
+
+def _born(timeline: Timeline, family: Family, found: dict[int, Beginnings]) -> float:
+    """The best birth score of a family's children, where it is seen and where its newest child begins."""
+    seen = [(family.latter, child) for child in family.division.children]
+    new = newcomer(timeline, family)
+    return max(float(found[place].score[position]) for place, position in ([*seen, new] if new else seen))
+
+
+def newcomer(timeline: Timeline, family: Family) -> tuple[int, int] | None:
+    """Place and position at which the first child begins that was not there before; None where all were.
+
+    An SAE's first sight of a part is its poorest, so that the family may be told by a later one.
+    """
+    for child in family.division.children:
+        track = int(timeline.track_of(family.latter)[child])
+        place, position = timeline.beginning(track)
+        if place > family.former and len(timeline.tracks.positions[track]) > 1:
+            return place, position
+    return None
 
 
 def _child_scores(timeline: Timeline, found: list[Family]) -> dict[int, Float[np.ndarray, " _"]]:
-    """The best division score of every live latent as a second child; 0 for all others. A family counts once."""
+    """The best division score of every live latent as the child that is new; 0 for all others."""
     best = {k: np.zeros(len(timeline.track_of(k))) for k in range(1, len(timeline))}
-    lasting = {k: timeline.lasting_starts(k) for k in best}
     for family in found:
-        if not any(lasting[family.latter][child] for child in family.division.children):
-            continue
-        child = family.division.children[1]
-        best[family.latter][child] = max(best[family.latter][child], family.division.score)
+        if new := newcomer(timeline, family):
+            place, position = new
+            best[place][position] = max(best[place][position], family.division.score)
     return best
 
 

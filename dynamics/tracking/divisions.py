@@ -102,15 +102,15 @@ class _Cosines:
         return np.array(values)
 
     def parting(self, a: int, b: int) -> _Parting:
-        """The largest fall of the cosine of two latents, weighed with their presence before it."""
+        """The largest fall of the cosine of two latents, weighed with how much of one feature they were before it."""
         cosine = self.curve(a, b)
         presence = np.minimum([p[a] for p in self._presence], [p[b] for p in self._presence])
         best = _Parting(0.0, len(cosine) - 1, len(cosine) - 2, float("nan"), float("nan"))
         for at in range(1, len(cosine)):
             earlier = slice(max(0, at - 2), at)
             before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
-            fall = (before - after) * min(1.0, float(presence[earlier].mean()))
-            score = fall / float(max(self._blur[a], self._blur[b]))
+            was_one = max(before, 0.0) * min(1.0, float(presence[earlier].mean()))
+            score = (before - after) * was_one / float(max(self._blur[a], self._blur[b]))
             if score > best.score:
                 together = np.flatnonzero(cosine[:at] >= after + WHOLE * (before - after))
                 best = _Parting(score, at, int(together[-1]), before, after)

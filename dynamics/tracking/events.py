@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from dynamics.tracking.calibration import p_values, q_values, smallest_p
-from dynamics.tracking.claims import CORE, KINDS, Claims, Family, Units
+from dynamics.tracking.claims import CORE, KINDS, Claims, Family, Units, newcomer
 from dynamics.tracking.divisions import Division
 from dynamics.tracking.following import Followed
 from dynamics.tracking.lineage import Edge, tracks_from
@@ -101,10 +101,9 @@ def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[
     """One candidate for each parent's track: its best family with a child that begins there."""
     best: dict[int, tuple[float, Event]] = {}
     for family in found:
-        latter, division = family.latter, family.division
-        starts = timeline.lasting_starts(latter)
-        if not any(starts[c] for c in division.children):
+        if newcomer(timeline, family) is None:
             continue
+        division = family.division
         track = int(timeline.track_of(family.former)[division.parent])
         if track not in best or division.score >= best[track][0]:
             best[track] = (division.score, _division_event(kind, timeline, family))

@@ -76,6 +76,11 @@ class Timeline:
         first, last = self.tracks.ends[self.track_of(index)].T
         return np.asarray(self.starts(index) & (first < last))
 
+    def beginning(self, track: int) -> tuple[int, int]:
+        """Place and position at which a track is first seen in reading order."""
+        at, position = self.tracks.last(track) if self.backwards else self.tracks.first(track)
+        return self.place(at), position
+
     def position_at(self, index: int, other: int) -> Int[np.ndarray, " live"]:
         """Position at ``other`` of the track of every live latent of ``index``; -1 where it is not there."""
         if not 0 <= other < len(self):
