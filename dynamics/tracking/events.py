@@ -237,7 +237,9 @@ def drift_events(claims: Claims, rotations: list[Event], tested: Callable[[Units
         sudden = at_once.get(track, 0.0) > 0.5 * (d.angle[n] - d.usual[n])
         evidence = {"angle": float(d.angle[n]), "usual_angle": float(d.usual[n])}
         ends = (tracks.first(track),), (tracks.last(track),)
-        events.append(Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, "turned at once" if sudden else None))
+        events.append(
+            Event("drift", int(d.last[n]), *ends, float(d.score[n]), evidence, "turned at once" if sudden else None)
+        )
     return events
 
 

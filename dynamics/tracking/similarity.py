@@ -45,7 +45,6 @@ class Pairs:
             1 / np.maximum(1 / np.maximum(self.inside_i, 1e-12) + 1 / np.maximum(self.inside_j, 1e-12) - 1, 1)
         )
 
-
     def correlation_of(
         self, i: Int[np.ndarray, " wanted"], j: Int[np.ndarray, " wanted"]
     ) -> Float[np.ndarray, " wanted"]:

@@ -12,13 +12,16 @@ checkpoint, with fresh noise alone.
 | ``noise`` | fresh noise only | – |
 | ``birth`` | feature 0 begins at step 300 | birth 300 |
 | ``late_birth`` | the same, but the dictionary sees it from step 400 on | birth 300 |
+| ``dense_birth`` | feature 0 begins at step 300 and fires on a third of the rows | birth 300 |
 | ``growth`` | feature 0 grows over steps 200, 300 and 400, and the dictionary sees it from 400 on | birth 300 |
 | ``death`` | feature 0 is gone from step 400 on | death 400 |
 | ``gap`` | feature 0 is away at steps 300 and 400 | dormancy 300 |
+| ``crowded_gap`` | the same, on rows where other features are too, for which feature 0 left no room | dormancy 300 |
 | ``split`` | two children part the rows of feature 0 at step 300, each at cosine 0.7 to it | split 300 |
 | ``merge`` | features 0 and 1 become one at step 300 that fires where either did | merge 300 |
 | ``bud`` | from step 300 on feature 1 begins on half of the rows of feature 0, which goes on | birth 300 |
 | ``rotation`` | feature 0 turns by 60° at step 300 | rotation 300 |
+| ``slow_sae`` | the same, and at step 300 its latent fires on a quarter of its rows | rotation 300 |
 | ``drift`` | feature 0 turns by 80° in six equal steps | drift 600 |
 | ``space_turn`` | the whole space turns by 10° from each checkpoint to the next | – |
 | ``rescaled`` | from step 300 on everything is written five times as large | – |
@@ -84,7 +87,7 @@ class World:
     """What the codes are multiplied with; 0 where the model does not carry a feature."""
     directions: Float[np.ndarray, "checkpoints features d_in"]
     seen: Float[np.ndarray, "checkpoints features"]
-    """1 where the dictionary has the feature, else 0."""
+    """Share of the feature's rows on which its latent fires; 0 where the dictionary has not got it."""
     space: Float[np.ndarray, "checkpoints d_in d_in"]
     scale: Float[np.ndarray, " checkpoints"]
     imagined: Float[np.ndarray, "checkpoints features"]
@@ -149,17 +152,19 @@ def checkpoint(w: World, at: int, step: int, seed: int) -> Checkpoint:
     x = w.scale[at] * x @ w.space[at]
     x -= x.mean(axis=0)
     scale = float(np.sqrt(d_in / np.square(x).sum(axis=1).mean()))
-    written = w.scale[at] * scale * (w.amplitude[at] + w.imagined[at]) * w.seen[at]
-    codes = _jittered(w.codes * written, rng)
+    written = w.scale[at] * scale * (w.amplitude[at] + w.imagined[at]) * (w.seen[at] > 0)
+    codes = _jittered(w.codes * written, w.seen[at], rng)
     decoder = np.vstack([w.directions[at] @ w.space[at], np.eye(SPARE, d_in)]).astype(np.float32)
     return live_checkpoint(step, (x * scale).astype(np.float32), codes, decoder, scale)
 
 
-def _jittered(codes: Float[np.ndarray, "rows features"], rng: np.random.Generator) -> sp.csr_array:
+def _jittered(
+    codes: Float[np.ndarray, "rows features"], seen: Float[np.ndarray, " features"], rng: np.random.Generator
+) -> sp.csr_array:
     """What a dictionary writes for these codes: each a little off, some missed, and latents that never fire."""
     row, column = np.nonzero(codes)
     off = (1 + JITTER * rng.standard_normal(len(row))).clip(0.1)
-    z = np.where(rng.random(len(row)) < DROPPED, 0, codes[row, column] * off)
+    z = np.where(rng.random(len(row)) > (1 - DROPPED) * seen[column], 0, codes[row, column] * off)
     shape = (codes.shape[0], codes.shape[1] + SPARE)
     kept = z > 0
     return sp.csr_array((z[kept].astype(np.float32), (row[kept], column[kept])), shape=shape)
@@ -223,6 +228,14 @@ def _late_birth() -> Case:
     return Case("late_birth", history("late_birth", w), (("birth", 300),))
 
 
+def _dense_birth() -> Case:
+    w = world(1)
+    rng = np.random.default_rng(29)
+    w.codes[:, 0] = rng.uniform(1, 2, ROWS) * (rng.random(ROWS) < 1 / 3)
+    w.amplitude[:AT, 0] = 0
+    return Case("dense_birth", history("dense_birth", w), (("birth", 300),))
+
+
 def _growth() -> Case:
     w = world(1)
     w.amplitude[:, 0] *= [0, 0, 0.35, 0.65, 1, 1, 1]
@@ -240,6 +253,19 @@ def _gap() -> Case:
     w = world(1)
     w.amplitude[AT : AT + 2, 0] = 0
     return Case("gap", history("gap", w), (("dormancy", 300),))
+
+
+def _crowded_gap() -> Case:
+    """Of feature 0's rows each has one of four others, which the dictionary sees on their other rows alone."""
+    w = world(9)
+    rng = np.random.default_rng(31)
+    which = rng.integers(4, size=ROWS)
+    for n in range(4):
+        w.codes[:, 1 + n] = np.where((w.codes[:, 0] > 0) & (which == n), 1.5, 0)
+        w.directions[:, 1 + n] = w.directions[0, 5 + n]
+    w.seen[:, 1:5] = 0
+    w.amplitude[AT : AT + 2, 0] = 0
+    return Case("crowded_gap", history("crowded_gap", w), (("dormancy", 300),))
 
 
 def _family() -> World:
@@ -277,6 +303,13 @@ def _rotation() -> Case:
     w = world(1)
     w.directions[AT:, 0] = turned(w.directions[0, 0], 60)
     return Case("rotation", history("rotation", w), (("rotation", 300),))
+
+
+def _slow_sae() -> Case:
+    w = world(1)
+    w.directions[AT:, 0] = turned(w.directions[0, 0], 60)
+    w.seen[AT, 0] = 0.25
+    return Case("slow_sae", history("slow_sae", w), (("rotation", 300),))
 
 
 def _drift() -> Case:
@@ -354,13 +387,16 @@ MADE: dict[str, Callable[[], Case]] = {
     "noise": _noise,
     "birth": _birth,
     "late_birth": _late_birth,
+    "dense_birth": _dense_birth,
     "growth": _growth,
     "death": _death,
     "gap": _gap,
+    "crowded_gap": _crowded_gap,
     "split": _split,
     "merge": _merge,
     "bud": _bud,
     "rotation": _rotation,
+    "slow_sae": _slow_sae,
     "drift": _drift,
     "space_turn": _space_turn,
     "rescaled": _rescaled,
