@@ -79,17 +79,16 @@ def missing_directions(
 
 
 def sharpened_directions(
-    error: Float[Tensor, "rows d_in"], count: int, generator: torch.Generator, *, replacement: bool = False
+    error: Float[Tensor, "rows d_in"], count: int, generator: torch.Generator
 ) -> Float[Tensor, "found d_in"]:
     """Unit directions of rows drawn by their squared error, each sharpened by the errors that point the same way.
 
-    Without replacement there are fewer where fewer rows are wrong.
+    There are fewer where fewer rows are wrong.
     """
     error = _amplified(error)
     squares = error.square().sum(1)
     weights = squares * (squares > SHORTEST**1.5)
-    count = count if replacement else min(count, int(weights.count_nonzero()))
-    drawn = torch.multinomial(weights, count, replacement=replacement, generator=generator)
+    drawn = torch.multinomial(weights, min(count, int(weights.count_nonzero())), generator=generator)
     found = normalize(error[drawn])
     for _ in range(SHARPENINGS):
         shared = (error @ found.T).relu_().square_().T @ error
