@@ -130,7 +130,7 @@ def _write(
         n_latents=fit.sae.n_latents,
         k=fit.sae.k,
         **asdict(fit.metrics),
-        revived=fit.refreshed,
+        revived=fit.log.revived + fit.refreshed,
         restarted=fit.restarted,
         rules=SURROGATES if arm == "null" else 0,
         geometry=shape or {},

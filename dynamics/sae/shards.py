@@ -1,8 +1,8 @@
 """One optimiser step for a range of latents: their gradients, written out for the rows on which they fire, and Adam.
 
-A latent that fires nowhere has no gradient. Its bias is raised until it fires again, by more the longer it has been
-silent (Anthropic's Circuits Updates of January 2025 do so by a penalty on pre-activations). Nothing jumps, so that it
-can go on to the end: fresh starts for dead latents had to stop at half the steps, and lost other features.
+A latent that fires nowhere has no gradient. Where a feature is missing it starts anew; where none is, its bias is
+raised until it fires again, by more the longer it has been silent (Anthropic's Circuits Updates of January 2025 do so
+by a penalty on pre-activations). Nothing jumps then, so that it can go on to the end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ SHARD = 1024
 """Latents that one thread works on at a time."""
 BETAS = (0.9, 0.99)
 """Adam's. A second moment of the last hundred steps found more of planted rare features than the usual thousand."""
-PATIENCE = 100
-"""Steps of silence after which a latent's bias rises by one learning rate a step; it starts slower and grows faster."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,17 @@ class Step:
 class Shard:
     """Latents that lie side by side, as views of the parameters of all, and their part of the optimiser."""
 
-    def __init__(
-        self, encoder: Tensor, b_enc: Tensor, decoder: Tensor, latents: slice, rate: float, *, wakes: bool
-    ) -> None:
-        self.latents, self._urge = latents, rate / PATIENCE if wakes else 0.0
-        self._silent = torch.zeros(latents.stop - latents.start)
+    def __init__(self, encoder: Tensor, b_enc: Tensor, decoder: Tensor, latents: slice, rate: float) -> None:
+        self.latents, self._silent = latents, torch.zeros(latents.stop - latents.start)
         self.encoder, self.b_enc, self.decoder = encoder[latents], b_enc[latents], decoder[latents]
         self._parameters = [self.encoder, self.b_enc, self.decoder]
         self._adam = torch.optim.Adam(self._parameters, lr=rate, betas=BETAS, fused=True)
 
-    def step(self, batch: Batch, rate: float, l1: float) -> Step:
-        """Descends the mean over rows of ‖x − x̂‖² + λ‖f‖₁; decoder rows stay on the unit sphere."""
+    def step(self, batch: Batch, rate: float, l1: float, urge: float) -> Step:
+        """Descends the mean over rows of ‖x − x̂‖² + λ‖f‖₁; decoder rows stay on the unit sphere.
+
+        Biases of silent latents rise by ``urge`` for each step of their silence.
+        """
         gradients, said = self.gradients(batch, l1)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -58,7 +56,7 @@ class Shard:
         self._adam.zero_grad()
         self._silent += 1
         self._silent[said.fired > 0] = 0.0
-        self.b_enc.add_(self._silent, alpha=self._urge)
+        self.b_enc.add_(self._silent, alpha=urge)
         self.decoder.div_(self.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12))
         return said
 
@@ -82,3 +80,11 @@ class Shard:
         if prefixes == 1:
             return rows
         return rows * prefixes + batch.prefix[self.latents].repeat_interleave(starts.diff())
+
+    def restart(self, latents: Tensor, directions: Float[Tensor, "some d_in"]) -> None:
+        """Latents of the shard, counted from its first, start anew in these directions."""
+        self.encoder[latents] = self.decoder[latents] = directions
+        self.b_enc[latents] = self._silent[latents] = 0.0
+        for parameter in self._parameters:
+            for moment in ("exp_avg", "exp_avg_sq"):
+                self._adam.state[parameter][moment][latents] = 0.0

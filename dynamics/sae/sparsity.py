@@ -46,6 +46,10 @@ class Sparsity(ABC):
         """Takes in what the loss says about every code, in the batch's order."""
         return  # most have nothing to learn
 
+    def restart(self, latents: Tensor) -> None:
+        """Forgets about latents that start anew."""
+        return
+
 
 class EachRow(Sparsity):
     """``topk``: the k strongest latents of every row."""
@@ -129,6 +133,9 @@ class OwnThresholds(WholeBatch):
         self._adam.param_groups[0]["lr"] = CAUTION * rate
         self._adam.step()
         torch.exp(self._log.clamp_(-FURTHEST, FURTHEST), out=self.relative)
+
+    def restart(self, latents: Tensor) -> None:
+        self._log[latents], self.relative[latents] = 0.0, 1.0
 
 
 def sparsity_of(sae: SparseAutoencoder, x: Float[Tensor, "rows d_in"]) -> Sparsity:

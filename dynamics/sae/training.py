@@ -15,22 +15,19 @@ from torch.nn.functional import normalize
 from dynamics.sae.autoencoder import THRESHOLDED, SparseAutoencoder
 from dynamics.sae.batches import Batch, prefix_of
 from dynamics.sae.config import SaeConfig
+from dynamics.sae.pace import Pace
+from dynamics.sae.refresh import telling_directions
 from dynamics.sae.shards import BETAS, SHARD, Shard
 from dynamics.sae.sparse import expect_sparse_tensors
 from dynamics.sae.sparsity import WholeBatch, sparsity_of
 from dynamics.sae.threads import Crew, crew, one_thread
 
-RISE = 0.05
-"""Share of the steps over which the learning rate rises from zero."""
-FALL = 0.95
-"""Share of the steps, the last ones, over which it falls to zero, as the square: large steps tell features apart that
-are often together, and after small ones at the end latents that rarely fire go on firing."""
-WARM, WARM_FALL = 0.25, 0.6
-"""In a warm start it rises to this share of itself only, stays, and falls in a line over this share of the steps."""
 FEW = 2048
 """Rows that are enough to set the biases of a start."""
 PROOF = 25
 """Parameters are set aside every so many steps, for the case that a number overflows after."""
+RARELY = 1e-4
+"""A latent that fired on a smaller share of the rows since the last look counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +36,12 @@ class TrainingLog:
 
     steps: int
     """Optimiser steps done; fewer than asked if it diverged."""
+    revived: int
+    """Fresh starts of latents that had fallen silent; a latent started twice counts twice."""
     diverged: bool
     """A number overflowed; the SAE is one of a few steps before, whose loss was finite."""
     losses: list[float] = field(default_factory=list)
     """Mean squared error per row, per unit of d_in, at every step."""
-
-
-def default_learning_rate(n_latents: int, *, warm: bool = False) -> float:
-    """Adam's largest step size for n latents: 3.2e-3 / √(n / 2¹⁴), at most 2e-2; a quarter, at most 1e-2, when warm.
-
-    The law is that of Gao et al. (2406.04093, section 2); 16 times their constant, since runs are short here.
-    """
-    law = 3.2e-3 / (n_latents / 2**14) ** 0.5
-    return float(min(1e-2, WARM * law) if warm else min(2e-2, law))
 
 
 def initial(x: Float[Tensor, "rows d_in"], config: SaeConfig, generator: torch.Generator) -> SparseAutoencoder:
@@ -116,7 +106,7 @@ def train(
         config: learning rate, batch size and L1 weight; architecture and sizes are the SAE's own.
         steps: optimiser steps.
         generator: the only source of randomness.
-        warm: ``sae`` is good already: a quarter of the learning rate, and silent latents are left alone.
+        warm: ``sae`` is good already: a quarter of the learning rate, and silent latents are left as they are.
         on_step: called with the number of steps done after each.
 
     Raises:
@@ -145,57 +135,56 @@ class _Trainer:
         warm: bool,
     ) -> None:
         expect_sparse_tensors()
-        self.x, self.steps, self.generator, self.crew = x, steps, generator, crew
+        self.x, self.generator, self.crew = x, generator, crew
         self.start, self.l1 = sae, config.l1 if sae.architecture == "relu" else 0.0
         self.sparsity = sparsity_of(sae, x)
         self.prefix = prefix_of(sae)
         self.batch = min(config.batch_size, len(x))
         self.encoder = sae.W_enc.T.clone(memory_format=torch.contiguous_format)
         self.b_enc, self.decoder, self.b_dec = sae.b_enc.clone(), sae.W_dec.clone(), sae.b_dec.clone()
-        own = (config.learning_rate or 0.0) * (WARM if warm else 1.0)
-        self.rate = own or default_learning_rate(sae.n_latents, warm=warm)
-        self.fall, self.bend = (WARM_FALL, 1) if warm else (FALL, 2)
+        self.pace = Pace.of(config, sae.n_latents, steps, warm=warm)
         self.parameters = [self.encoder, self.b_enc, self.decoder, self.b_dec]
         self.proven = [parameter.clone() for parameter in self.parameters]
         cuts = [*range(0, sae.n_latents, SHARD), sae.n_latents]
         self.shards = [
-            Shard(self.encoder, self.b_enc, self.decoder, slice(*ends), self.rate, wakes=not warm)
-            for ends in pairwise(cuts)
+            Shard(self.encoder, self.b_enc, self.decoder, slice(*ends), self.pace.peak) for ends in pairwise(cuts)
         ]
-        self.adam = torch.optim.Adam([self.b_dec], lr=self.rate, betas=BETAS, fused=True)
+        self.adam = torch.optim.Adam([self.b_dec], lr=self.pace.peak, betas=BETAS, fused=True)
+        self.firings, self.seen = torch.zeros(sae.n_latents), 0
+        self.revived = 0
         self.losses: list[float] = []
 
     def run(self, on_step: Callable[[int], None] | None) -> tuple[SparseAutoencoder, TrainingLog]:
         order = _batches(len(self.x), self.batch, self.generator)
-        for step in range(self.steps):
+        for step in range(self.pace.steps):
             if step % PROOF == 0 and self._finite():
                 self._prove()
-            if not self._step(self.x.index_select(0, next(order)), self._schedule(step) * self.rate):
+            if not self._step(self.x.index_select(0, next(order))):
                 break
+            if self.pace.looks(step + 1):
+                self._revive()
             if on_step is not None:
                 on_step(step + 1)
-        sound = len(self.losses) == self.steps and self._sound()
-        log = TrainingLog(len(self.losses), not sound, self.losses)
+        sound = len(self.losses) == self.pace.steps and self._sound()
+        log = TrainingLog(len(self.losses), self.revived, not sound, self.losses)
         return self._result(self.parameters if sound else self.proven), log
 
-    def _step(self, x: Tensor, rate: float) -> bool:
+    def _step(self, x: Tensor) -> bool:
         """One optimiser step; False, with nothing changed, if a number has overflowed."""
         batch = self._seen(x)
         loss = float(batch.wrong.square().mean())
         if not math.isfinite(loss):
             return False
-        steps = self.crew.map(lambda shard: shard.step(batch, rate, self.l1), self.shards)
+        rate, urge = self.pace.rate(len(self.losses)), self.pace.urge(len(self.losses))
+        steps = self.crew.map(lambda shard: shard.step(batch, rate, self.l1, urge), self.shards)
         self.b_dec.grad = 2 * batch.error[:, 0].mean(0) - torch.stack([step.pull for step in steps]).sum(0)
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
         self.sparsity.learn(batch, torch.cat([step.slopes for step in steps]), rate)
+        self.firings += torch.cat([step.fired for step in steps])
+        self.seen += len(x)
         self.losses.append(loss)
         return True
-
-    def _schedule(self, step: int) -> float:
-        """Factor of the learning rate: a rise, a plateau where there is room, a fall."""
-        fall = min(1.0, (self.steps - step) / max(1.0, self.fall * self.steps))
-        return min((step + 1) / max(1.0, RISE * self.steps), fall**self.bend)
 
     def _seen(self, x: Tensor) -> Batch:
         x = x - self.b_dec
@@ -211,6 +200,22 @@ class _Trainer:
 
     def _sound(self) -> bool:
         return self._finite() and bool(self._seen(self.x[: self.batch]).wrong.square().mean().isfinite())
+
+    def _revive(self) -> None:
+        """Start silent latents anew where features are missing; the others are woken later."""
+        silent = (self.firings < RARELY * self.seen).nonzero().squeeze(1)
+        self.firings.zero_()
+        self.seen = 0
+        if len(silent) == 0:
+            return
+        drawn = torch.randint(len(self.x), (4 * self.batch,), generator=self.generator)
+        found = telling_directions(-self._seen(self.x[drawn]).wrong, len(silent), self.generator)
+        silent = silent[: len(found)]
+        for shard in self.shards:
+            own = (silent >= shard.latents.start) & (silent < shard.latents.stop)
+            shard.restart(silent[own] - shard.latents.start, found[own])
+        self.sparsity.restart(silent)
+        self.revived += len(silent)
 
     def _result(self, parameters: list[Tensor]) -> SparseAutoencoder:
         encoder, b_enc, decoder, b_dec = parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import get_args
 
@@ -12,13 +13,13 @@ from scipy.sparse import csc_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, train
+from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, refresh, train
 from dynamics.sae.batches import Batch
 from dynamics.sae.config import Architecture
 from dynamics.sae.refresh import refreshed
 from dynamics.sae.sparsity import OwnThresholds, WholeBatch
 from dynamics.sae.threads import Crew
-from dynamics.sae.training import _Trainer, default_learning_rate
+from dynamics.sae.training import _Trainer
 
 SMALL = SaeConfig(n_latents=48, k=4, batch_size=256, steps=300)
 
@@ -165,18 +166,32 @@ def test_a_warm_start_finds_what_is_new_and_keeps_what_is_not() -> None:
     assert float(stays.median()) > 0.95, "latents keep their index"
 
 
-def test_silent_latents_come_to_fire_unless_the_start_is_a_warm_one() -> None:
+def silenced(sae: SparseAutoencoder, which: Tensor, bias: float) -> SparseAutoencoder:
+    return replace(sae, b_enc=torch.where(which, bias, sae.b_enc))
+
+
+def test_silent_latents_start_anew_where_features_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = directions(32, 24)
     x = planted(truth)
-    start = initial(x, SMALL, seeded())
-    silenced = start.b_enc.clone()
-    silenced[:24] = -6.0
-    start = replace(start, b_enc=silenced)
-    assert evaluate(start, x).dead > 0.45
+    start = silenced(initial(x, SMALL, seeded()), torch.arange(48) < 24, -100.0)
+    sae, log = train(start, x, SMALL, steps=300, generator=seeded())
+    assert log.revived > 0
+    assert float(best_cosines(truth, sae).mean()) > 0.93
+    monkeypatch.setattr(refresh, "TELLING", math.inf)
+    left, log = train(start, x, SMALL, steps=300, generator=seeded())
+    assert log.revived == 0
+    assert float(best_cosines(truth, left).mean()) < 0.9
+
+
+def test_silent_latents_are_woken_unless_the_start_is_a_warm_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "TELLING", math.inf)
+    x = planted(directions(32, 24))
+    start = silenced(initial(x, SMALL, seeded()), torch.arange(48) < 24, -6.0)
+    assert evaluate(start, x).dead > 0.4
     woken, _ = train(start, x, SMALL, steps=400, generator=seeded())
     assert evaluate(woken, x).dead < 0.1
     left, _ = train(start, x, SMALL, steps=400, generator=seeded(), warm=True)
-    assert evaluate(left, x).dead > 0.4
+    assert evaluate(left, x).dead > 0.3
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
@@ -240,9 +255,3 @@ def test_what_cannot_be_trained_is_refused() -> None:
         train(start, x * torch.inf, SMALL, steps=1, generator=seeded())
     with pytest.raises(ValueError, match="0 rows"):
         initial(x[:0], SMALL, seeded())
-
-
-def test_the_learning_rate_falls_with_the_root_of_the_latents() -> None:
-    assert default_learning_rate(4096) == pytest.approx(2 * default_learning_rate(4 * 4096))
-    assert default_learning_rate(1) == 2e-2
-    assert default_learning_rate(1, warm=True) == 1e-2
