@@ -70,7 +70,8 @@ def test_gradients_are_those_of_autograd(architecture: Architecture) -> None:
     f = torch.relu((x - b_dec) @ encoder.T + b_enc) * torch.from_numpy(fires)
     ends = (1, 3, 6, 12, 24) if architecture == "matryoshka" else (24,)
     errors = [(f[:, :end] @ decoder[:end] + b_dec - x).square().sum(1).mean() for end in ends]
-    loss = torch.stack(errors).mean() + (0.7 * f.sum(1).mean() if architecture == "relu" else 0.0)
+    weights = 0.7 ** torch.arange(len(ends) - 1, -1, -1.0)
+    loss = torch.stack(errors) @ weights / weights.sum() + (0.7 * f.sum(1).mean() if architecture == "relu" else 0.0)
     theirs = list(torch.autograd.grad(loss, [encoder, b_enc, decoder, b_dec]))
     theirs[2] = theirs[2] - (theirs[2] * decoder).sum(1, keepdim=True) * decoder
     for mine, expected in zip(ours, theirs, strict=True):
@@ -84,8 +85,8 @@ def test_k_latents_fire_on_a_row_in_the_mean(architecture: Architecture) -> None
     sae = fit(x[:3000], replace(SMALL, architecture=architecture))
     found = evaluate(sae, x[3000:])
     assert found.l0 == pytest.approx(4, rel=0.1)
-    assert found.fvu < (0.15 if architecture == "matryoshka" else 0.1)
-    assert float(best_cosines(truth, sae).mean()) > (0.75 if architecture == "matryoshka" else 0.93)
+    assert found.fvu < 0.1
+    assert float(best_cosines(truth, sae).mean()) > (0.85 if architecture == "matryoshka" else 0.93)
     counts = np.diff(sae.encode_sparse(x).indptr)
     assert counts.min() < 4 < counts.max(), "rows differ in how many latents fire"
 
