@@ -46,7 +46,7 @@ class SaeRecord:
     seed: int = 0
     k: int | None = None
     revived: int = 0
-    """Latents that were dead while it was trained and were given new directions."""
+    """Silent latents that were given new directions, before or while it was trained."""
     restarted: bool = False
     """Whether the chain was begun anew here."""
     imported: bool = False

@@ -87,7 +87,7 @@ def fit_next(
     scaled, steps = scaling.apply(x), max(1, round(config.steps * config.chain_share))
     with one_thread():
         start, count = refreshed(previous.to_scaled(before.mean, before.scale), scaled[kept], generator)
-    sae, log = train(start, scaled[kept], config, steps=steps, generator=generator, revive=False)
+    sae, log = train(start, scaled[kept], config, steps=steps, generator=generator, warm=True)
     return replace(_fit(sae, log, scaled, scaling, held_out), refreshed=count)
 
 

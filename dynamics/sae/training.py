@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,24 +15,19 @@ from torch.nn.functional import normalize
 from dynamics.sae.autoencoder import THRESHOLDED, SparseAutoencoder
 from dynamics.sae.batches import Batch, prefix_of
 from dynamics.sae.config import SaeConfig
-from dynamics.sae.refresh import sharpened_directions
+from dynamics.sae.pace import Pace
+from dynamics.sae.refresh import telling_directions
 from dynamics.sae.shards import BETAS, SHARD, Shard
 from dynamics.sae.sparse import expect_sparse_tensors
 from dynamics.sae.sparsity import WholeBatch, sparsity_of
 from dynamics.sae.threads import Crew, crew, one_thread
 
-WARM_UP = 0.05
-"""Share of the steps over which the learning rate rises from zero."""
-DECAY = 0.6
-"""Share of the steps, the last ones, over which it falls to zero."""
 FEW = 2048
 """Rows that are enough to set the biases of a start."""
 PROOF = 25
 """Parameters are set aside every so many steps, for the case that a number overflows after."""
-LOOKS, LOOKING = 10, 0.5
-"""Dead latents are looked for this often, evenly over this share of the steps: what is revived needs time to settle."""
 RARELY = 1e-4
-"""A latent that fired on a smaller share of the rows since the last look counts as dead."""
+"""A latent that fired on a smaller share of the rows since the last look counts as silent."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +37,11 @@ class TrainingLog:
     steps: int
     """Optimiser steps done; fewer than asked if it diverged."""
     revived: int
-    """Revivals of latents that had stopped firing; a latent revived twice counts twice."""
+    """Fresh starts of latents that had fallen silent; a latent started twice counts twice."""
     diverged: bool
     """A number overflowed; the SAE is one of a few steps before, whose loss was finite."""
     losses: list[float] = field(default_factory=list)
     """Mean squared error per row, per unit of d_in, at every step."""
-
-
-def default_learning_rate(n_latents: int) -> float:
-    """Adam's step size for n latents: 8e-4 / √(n / 2¹⁴), at most 1e-2.
-
-    The law is that of Gao et al. (2406.04093, section 2); four times their constant, since runs are short here.
-    """
-    return float(min(1e-2, 8e-4 / (n_latents / 2**14) ** 0.5))
 
 
 def initial(x: Float[Tensor, "rows d_in"], config: SaeConfig, generator: torch.Generator) -> SparseAutoencoder:
@@ -107,7 +93,7 @@ def train(
     *,
     steps: int,
     generator: torch.Generator,
-    revive: bool = True,
+    warm: bool = False,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[SparseAutoencoder, TrainingLog]:
     """Train an SAE further, from wherever it is, with a fresh optimiser; the one given is left as it was.
@@ -120,7 +106,7 @@ def train(
         config: learning rate, batch size and L1 weight; architecture and sizes are the SAE's own.
         steps: optimiser steps.
         generator: the only source of randomness.
-        revive: give latents that hardly fire another start; too unsettling where steps are few.
+        warm: ``sae`` is good already: a quarter of the learning rate, and silent latents are left as they are.
         on_step: called with the number of steps done after each.
 
     Raises:
@@ -130,58 +116,67 @@ def train(
     if x.shape[1] != sae.d_in:
         raise ValueError(f"SAE expects width {sae.d_in}, activations have {x.shape[1]}")
     with crew(config.batch_size * sae.W_enc.numel()) as hands, torch.no_grad():
-        return _Trainer(sae, x.detach().to("cpu", torch.float32), config, steps, generator, hands).run(on_step, revive)
+        x = x.detach().to("cpu", torch.float32)
+        return _Trainer(sae, x, config, steps, generator, hands, warm=warm).run(on_step)
 
 
 class _Trainer:
-    """The state of one training: parameters (encoder latent by latent), optimisers, and who fired lately."""
+    """The state of one training: parameters (encoder latent by latent) and optimisers."""
 
     def __init__(
-        self, sae: SparseAutoencoder, x: Tensor, config: SaeConfig, steps: int, generator: torch.Generator, crew: Crew
+        self,
+        sae: SparseAutoencoder,
+        x: Tensor,
+        config: SaeConfig,
+        steps: int,
+        generator: torch.Generator,
+        crew: Crew,
+        *,
+        warm: bool,
     ) -> None:
         expect_sparse_tensors()
-        self.x, self.steps, self.generator, self.crew = x, steps, generator, crew
+        self.x, self.generator, self.crew = x, generator, crew
         self.start, self.l1 = sae, config.l1 if sae.architecture == "relu" else 0.0
         self.sparsity = sparsity_of(sae, x)
         self.prefix = prefix_of(sae)
         self.batch = min(config.batch_size, len(x))
         self.encoder = sae.W_enc.T.clone(memory_format=torch.contiguous_format)
         self.b_enc, self.decoder, self.b_dec = sae.b_enc.clone(), sae.W_dec.clone(), sae.b_dec.clone()
-        self.rate = config.learning_rate or default_learning_rate(sae.n_latents)
+        self.pace = Pace.of(config, sae.n_latents, steps, warm=warm)
         self.parameters = [self.encoder, self.b_enc, self.decoder, self.b_dec]
         self.proven = [parameter.clone() for parameter in self.parameters]
         cuts = [*range(0, sae.n_latents, SHARD), sae.n_latents]
         self.shards = [
-            Shard(self.encoder, self.b_enc, self.decoder, slice(*ends), self.rate) for ends in pairwise(cuts)
+            Shard(self.encoder, self.b_enc, self.decoder, slice(*ends), self.pace.peak) for ends in pairwise(cuts)
         ]
-        self.adam = torch.optim.Adam([self.b_dec], lr=self.rate, betas=BETAS, fused=True)
+        self.adam = torch.optim.Adam([self.b_dec], lr=self.pace.peak, betas=BETAS, fused=True)
         self.firings, self.seen = torch.zeros(sae.n_latents), 0
         self.revived = 0
         self.losses: list[float] = []
 
-    def run(self, on_step: Callable[[int], None] | None, revive: bool) -> tuple[SparseAutoencoder, TrainingLog]:
+    def run(self, on_step: Callable[[int], None] | None) -> tuple[SparseAutoencoder, TrainingLog]:
         order = _batches(len(self.x), self.batch, self.generator)
-        looks = set(np.linspace(0, self.steps * LOOKING, LOOKS + 1, dtype=int)[1:].tolist())
-        for step in range(self.steps):
+        for step in range(self.pace.steps):
             if step % PROOF == 0 and self._finite():
                 self._prove()
-            if not self._step(self.x.index_select(0, next(order)), _schedule(step, self.steps) * self.rate):
+            if not self._step(self.x.index_select(0, next(order))):
                 break
-            if revive and step + 1 in looks:
+            if self.pace.looks(step + 1):
                 self._revive()
             if on_step is not None:
                 on_step(step + 1)
-        sound = len(self.losses) == self.steps and self._sound()
+        sound = len(self.losses) == self.pace.steps and self._sound()
         log = TrainingLog(len(self.losses), self.revived, not sound, self.losses)
         return self._result(self.parameters if sound else self.proven), log
 
-    def _step(self, x: Tensor, rate: float) -> bool:
+    def _step(self, x: Tensor) -> bool:
         """One optimiser step; False, with nothing changed, if a number has overflowed."""
         batch = self._seen(x)
         loss = float(batch.wrong.square().mean())
         if not math.isfinite(loss):
             return False
-        steps = self.crew.map(lambda shard: shard.step(batch, rate, self.l1), self.shards)
+        rate, urge = self.pace.rate(len(self.losses)), self.pace.urge(len(self.losses))
+        steps = self.crew.map(lambda shard: shard.step(batch, rate, self.l1, urge), self.shards)
         self.b_dec.grad = 2 * batch.error[:, 0].mean(0) - torch.stack([step.pull for step in steps]).sum(0)
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
@@ -207,22 +202,20 @@ class _Trainer:
         return self._finite() and bool(self._seen(self.x[: self.batch]).wrong.square().mean().isfinite())
 
     def _revive(self) -> None:
-        """Start latents that hardly fired since the last look anew, towards what is badly reconstructed."""
-        dead = (self.firings < RARELY * self.seen).nonzero().squeeze(1)
+        """Start silent latents anew where features are missing; the others are woken later."""
+        silent = (self.firings < RARELY * self.seen).nonzero().squeeze(1)
         self.firings.zero_()
         self.seen = 0
-        if len(dead) == 0:
+        if len(silent) == 0:
             return
         drawn = torch.randint(len(self.x), (4 * self.batch,), generator=self.generator)
-        missing = -self._seen(self.x[drawn]).wrong
-        if not float(missing.square().sum()) > 1e-9 * missing.numel():
-            return  # nothing is left to be found
-        found = sharpened_directions(missing, len(dead), self.generator, replacement=True)
+        found = telling_directions(-self._seen(self.x[drawn]).wrong, len(silent), self.generator)
+        silent = silent[: len(found)]
         for shard in self.shards:
-            own = (dead >= shard.latents.start) & (dead < shard.latents.stop)
-            shard.restart(dead[own] - shard.latents.start, found[own])
-        self.sparsity.restart(dead)
-        self.revived += len(dead)
+            own = (silent >= shard.latents.start) & (silent < shard.latents.stop)
+            shard.restart(silent[own] - shard.latents.start, found[own])
+        self.sparsity.restart(silent)
+        self.revived += len(silent)
 
     def _result(self, parameters: list[Tensor]) -> SparseAutoencoder:
         encoder, b_enc, decoder, b_dec = parameters
@@ -230,13 +223,6 @@ class _Trainer:
         if isinstance(self.sparsity, WholeBatch):
             tensors["threshold"] = self.sparsity.settled(self.x - b_dec, encoder, b_enc, self.crew)
         return SparseAutoencoder.from_tensors(tensors, self.start.architecture, self.start.k)
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Factor of the learning rate: a linear rise, a plateau, a linear fall."""
-    rise = (step + 1) / max(1.0, WARM_UP * steps)
-    fall = (steps - step) / max(1.0, DECAY * steps)
-    return min(1.0, rise, fall)
 
 
 def _batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ from studies.benchmarks.peers import asked, install
 
 ROWS, BATCH, STEPS = 90_000, 2048, 1500
 LIBRARIES = ["dynamics", "saelens", "dictionary_learning", "sparsify", "floor"]
-ARCHITECTURES = ["topk", "batch_topk", "jump_relu", "relu"]
+ARCHITECTURES = ["topk", "batch_topk", "jump_relu", "relu", "matryoshka"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _has(library: str, architecture: str, table: Any) -> bool:
     if library == "floor":
         return table is speed
+    if architecture == "matryoshka":
+        return library == "dynamics"
     return library != "sparsify" or architecture == "topk"
 
 
