@@ -328,7 +328,7 @@ def test_a_full_disk_costs_snapshots_only(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dynamics.recorder.write_snapshot", full)
+        patch.setattr("dynamics.looks.write_snapshot", full)
         with pytest.warns(RecorderWarning, match="No space left on device"):
             assert not recorder.step(model, 2)
     assert recorder.step(model, 4)

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _round(end: str) -> dict[str, float]:
-    """Seconds of each kind of training, in turn and ended after the same pause, so that a busy machine is fair to all."""
+    """Seconds of each kind of training, in turn and ended after the same pause: a busy machine is fair to all."""
     pause = random.random()
     return {kind: _ended(kind, end, pause) for kind in random.sample(KINDS, len(KINDS))}
 

@@ -133,9 +133,9 @@ FAULTS = {
     "AssertionError": AssertionError(),
 }
 POINTS = {
-    "reading": "dynamics.recorder.read_sites",
-    "fingerprint": "dynamics.recorder.fingerprint",
-    "writing": "dynamics.recorder.write_snapshot",
+    "reading": "dynamics.looks.read_sites",
+    "fingerprint": "dynamics.looks.fingerprint",
+    "writing": "dynamics.looks.write_snapshot",
     "random states": "torch.set_rng_state",
     "handing over": "dynamics.engines.engine.LaterEngine.snapshots_written",
     "closing": "dynamics.engines.engine.LaterEngine.close",
@@ -156,7 +156,7 @@ def failing(mode: str) -> Iterator[None]:
         prepare = Recorder.prepare
 
         def prepare_and_break(self: Recorder, model: nn.Module, *, until: int | None = None) -> None:
-            fresh = not self._sites
+            fresh = self._looks is None
             prepare(self, model, until=until)
             if fresh:
                 stack.enter_context(mock.patch(POINTS[point], fail))
