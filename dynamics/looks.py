@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -120,6 +121,8 @@ class Looks:
         readings = shown or read_sites(model, self._probe, [site.name for site in wanted], self._forward)
         if leaves:
             self._leave()
+        elif any(self._folder(site, facts.step).is_dir() for site in wanted):
+            log.warning("recovered: step %d of %s was incomplete; taking it again", facts.step, self._run.path)
         value = loss.detach() if isinstance(loss, Tensor) else loss
         branch = self._position.timeline.owner(facts.step)
         facts = replace(facts, branch=branch, fingerprint=weights, loss=None if value is None else float(value))
@@ -130,7 +133,10 @@ class Looks:
 
     def _has(self, site: RecordedSite, step: int) -> bool:
         """Asks the disk, so that memory does not grow with the snapshots of every site."""
-        return is_committed(self._run.snapshot(site.name, step, self._position.timeline.owner(step)))
+        return is_committed(self._folder(site, step))
+
+    def _folder(self, site: RecordedSite, step: int) -> Path:
+        return self._run.snapshot(site.name, step, self._position.timeline.owner(step))
 
     def _leave(self) -> None:
         """The training left its recorded history, which stays: it goes on in a branch of its own."""

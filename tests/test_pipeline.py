@@ -233,7 +233,7 @@ def work_fits(run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda x: x.fill_(math.nan), "nonfinite: 1e+02% NaN"),
+        (lambda x: x.fill_(math.nan), "nonfinite: 100.00% NaN"),
         (lambda x: x[:1].fill_(math.inf), "nonfinite: 0.26% NaN"),
         (lambda x: x.fill_(3e38), "nonfinite"),
         (lambda x: x.fill_(0.1), "constant"),
@@ -312,12 +312,17 @@ def test_a_job_whose_process_dies_three_times_is_given_up(make_run: MakeRun) -> 
     assert missing_jobs(run) == []
 
 
-def test_a_job_whose_process_died_twice_is_done_the_third_time(make_run: MakeRun) -> None:
+def test_a_job_whose_process_died_twice_is_done_the_third_time(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
     run, job = make_run(1), Job("chain", SITE, 0)
     for _ in range(2):
         failures.begun(run, job)
     assert attempt(run, job) == "done"
     assert failures.failures(run) == []
+    told = f"recovered: SAE of {SITE} step 0 was incomplete (process {os.getpid()} on "
+    assert [message[: len(told)] for message in caplog.messages] == [told]
+    assert caplog.messages[0].endswith(" died); doing it again")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), OSError(errno.ENOSPC, "No space left")])

@@ -106,6 +106,18 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_snapshot_that_a_killed_process_left_half_done_is_taken_again_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of()
+    for restart in range(2):
+        with recorder_of(tmp_path) as recorder:
+            assert [step for step in range(5) if recorder.step(model, step)] == ([0, 2, 4] if restart == 0 else [2])
+        (tmp_path / "run" / "snapshots" / "b0" / "step_00000002" / "0" / "commit.json").unlink(missing_ok=restart > 0)
+    told = [message for message in caplog.messages if "recovered" in message]
+    assert told == [f"recovered: step 2 of {tmp_path / 'run'} was incomplete; taking it again"]
+
+
 def test_another_training_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     model = model_of()
     with recorder_of(tmp_path) as recorder:
