@@ -64,9 +64,9 @@ class Looks:
         return self._position.place
 
     @property
-    def last_step(self) -> int:
-        """The last recorded step of the timeline that is followed; -1 where there is none."""
-        return max(self._position.steps(), default=-1)
+    def steps(self) -> list[int]:
+        """The recorded steps of the timeline that is followed, in no order."""
+        return self._position.steps()
 
     def begin(self, model: nn.Module, step: int, place: Place | None) -> None:
         """The training starts or is resumed at ``step``; its checkpoint may have kept the ``place``.
@@ -140,7 +140,7 @@ class Looks:
 
     def _leave(self) -> None:
         """The training left its recorded history, which stays: it goes on in a branch of its own."""
-        old, shared, last = self._position.timeline, self._position.shared, self.last_step
+        old, shared, last = self._position.timeline, self._position.shared, max(self.steps, default=-1)
         new = self._run.add_branch(old.owner(shared), shared)
         self._position.branched(new)
         since = f"after step {shared}" if shared >= 0 else "from the start"

@@ -199,7 +199,7 @@ class Recorder:
         return WHOLE if self._shared is None else self._shared.share
 
     def _say_size(self, looks: Looks, until: int | None) -> None:
-        each, last = sum(site.expected_bytes(self.probe) for site in looks.sites), looks.last_step
+        each, last = sum(site.expected_bytes(self.probe) for site in looks.sites), max(looks.steps, default=-1)
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > last])
         total = f", {count} of them until step {until}: {size(each * count)}" if until is not None else ""
         names = counted(len(looks.sites), "site")
@@ -310,7 +310,7 @@ class Recorder:
             with aside():
                 write_recording(self._directory, closed=True)
                 line = engine.close(wait=wait) if drain else engine.abandon()
-            log.info("%s", line)
+            log.info("%s (%s on disk)", line, counted(len(self._looks.steps if self._looks else ()), "checkpoint"))
         finally:
             self._let_go()
 

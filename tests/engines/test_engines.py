@@ -167,7 +167,7 @@ def test_a_worker_that_hangs_is_left_behind(make_run: MakeRun, end: str) -> None
         os.kill(worker.pid, signal.SIGKILL)
 
 
-def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
+def test_a_dead_worker_is_started_again(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(1)
     worker = WorkerEngine(run)
     worker.snapshots_written()
@@ -182,6 +182,7 @@ def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
         return worker.pid != first
 
     until(restarted)
+    assert "the worker ended (signal 9, likely out of memory); starting it again" in caplog.text
     assert worker.close(wait=True, progress=False) == "everything is done"
     assert chain(run) == [0, 10]
 
