@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dynamics.capture.probe import Probe
 from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
+from dynamics.capture.sharded import is_sharded
 from dynamics.capture.sites import unwrapped
 from dynamics.faults import Faults
 from dynamics.files.commits import is_committed
@@ -80,8 +81,9 @@ class Looks:
             weights = None  # a model of which no fingerprint can be taken is warned about at its snapshots
         self._position.begin(step, weights, place)
         if self._position.is_foreign(step, weights):
+            spread = ", or was spread over another number of processes" if is_sharded(model) else ""
             raise ValueError(
-                f"{self._run.path} holds another training: its model had other weights at step {step}; "
+                f"{self._run.path} holds another training: its model had other weights at step {step}{spread}; "
                 "name a directory of its own for this one"
             )
 

@@ -32,8 +32,9 @@ LIMIT = 120.0
 """Seconds, for hangs only."""
 
 
-def on_two_ranks(folder: Path, *scenarios: str) -> list[subprocess.CompletedProcess[str]]:
-    commands = [[sys.executable, "-W", "ignore", str(SCRIPT), str(rank), str(folder), *scenarios] for rank in (0, 1)]
+def on_ranks(of: int, folder: Path, *scenarios: str) -> list[subprocess.CompletedProcess[str]]:
+    given = [str(of), str(folder), *scenarios]
+    commands = [[sys.executable, "-W", "ignore", str(SCRIPT), str(rank), *given] for rank in range(of)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for c in commands]
     try:
@@ -47,7 +48,7 @@ def on_two_ranks(folder: Path, *scenarios: str) -> list[subprocess.CompletedProc
 def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: Path) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_two_ranks(tmp_path, *names, "ddp, silent")
+    ranks = on_ranks(2, tmp_path, *names, "ddp, silent")
     assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
     first, second = (json.loads(rank.stdout.splitlines()[-1]) for rank in ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
@@ -62,16 +63,35 @@ def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: 
 
 
 def test_a_rank_that_is_killed_while_it_writes_is_missed_by_training_alone(tmp_path: Path) -> None:
-    ranks = on_two_ranks(tmp_path, "ddp, a rank that is killed")
+    ranks = on_ranks(2, tmp_path, "ddp, a rank that is killed")
     assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:]
     assert json.loads(ranks[0].stdout.splitlines()[-1])["skipped"] == {}
 
 
 def test_a_rank_that_falls_out_of_step_ends_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    ranks = on_two_ranks(tmp_path, "fsdp, a rank that cannot show")
+    ranks = on_ranks(2, tmp_path, "fsdp, a rank that cannot show")
     assert all(rank.returncode == 1 for rank in ranks)
     said = "OutOfStepError: rank 1 could not show its share of the probe at step 2 (MemoryError: no memory)"
     assert said in ranks[1].stderr
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_after_its_checkpoint(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    """Its weights cannot be told to be the same: each rank has another part of them."""
+    saved, *_ = on_ranks(before, tmp_path, "fsdp, saved")
+    assert json.loads(saved.stdout.splitlines()[-1]) == {"fsdp, saved": {"place": ["b0", 4], "skipped": {}}}
+    anew = ["fsdp, begun anew"] if after == 1 else []  # on two, it ends where the other waits for it
+    moved, *_ = on_ranks(after, tmp_path, "fsdp, moved", *anew)
+    found = json.loads(moved.stdout.splitlines()[-1])
+    assert found["fsdp, moved"] == {
+        "told": ["b0 0", "b0 2", "b0 4", "b1 6", "b1 8"],
+        "untold": ["b0 0", "b0 2", "b1 4", "b1 6", "b1 8"],
+        "skipped": {},
+    }
+    for name in anew:
+        assert "its model had other weights at step 0, or was spread over another number of" in found[name]["said"]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

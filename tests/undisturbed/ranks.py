@@ -1,6 +1,6 @@
-"""Two ranks on gloo that both show the probe: each training by itself, and with the tracker.
+"""Ranks on gloo that all show the probe: each training by itself, and with the tracker.
 
-    python tests/undisturbed/ranks.py RANK FOLDER SCENARIO
+    python tests/undisturbed/ranks.py RANK RANKS FOLDER SCENARIO ...
 
 Rank 0 prints what came of it as JSON.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -67,7 +68,7 @@ def whole() -> nn.Module:
 
 
 def spread() -> nn.Module:
-    model, mesh = network(), init_device_mesh("cpu", (2,))
+    model, mesh = network(), init_device_mesh("cpu", (dist.get_world_size(),))
     for block in list(model)[1:4]:
         fully_shard(block, mesh=mesh)
     return fully_shard(model, mesh=mesh)
@@ -183,6 +184,52 @@ def resumed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     return {"skipped": dict(recorder.skipped), "steps": [f"{record.branch} {record.step}" for record in records]}
 
 
+def fill(model: nn.Module, value: float) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+def saved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """What a checkpoint of step 4 keeps, after which the training went on to step 6."""
+    recorder, model, places = recorder_of(folder.parent / "run"), made(), []
+    for step in (0, 2, 4, 6):
+        recorder.step(fill(model, step), step)
+        places.append(recorder.place)
+    recorder.close()
+    return {"place": places[2], "skipped": dict(recorder.skipped)}
+
+
+def moved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """Resumed at step 4 on another number of ranks, by a checkpoint that has its place and by one that has not."""
+    found: dict[str, Any] = {}
+    for told in (True, False):
+        run = folder.parent / f"run, {told}"
+        if dist.get_rank() == 0:
+            shutil.copytree(folder.parent / "run", run)
+        dist.barrier()
+        recorder, model = recorder_of(run), made()
+        if told:
+            recorder.resume(("b0", 4))
+        for step in (4, 6, 8):
+            recorder.step(fill(model, step), step)
+        recorder.close()
+        dist.barrier()
+        records = snapshots(RunDirectory.open(run), "1")
+        found["told" if told else "untold"] = [f"{record.branch} {record.step}" for record in records]
+    return {**found, "skipped": dict(recorder.skipped)}
+
+
+def begun_anew(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """What is said where a directory holds the same training on another number of ranks."""
+    try:
+        recorder_of(folder.parent / "run").step(fill(made(), 0), 0)
+    except ValueError as error:
+        return {"said": str(error)}
+    return {}
+
+
 class Listened:
     """A recorder during whose work nothing is said to other ranks."""
 
@@ -262,6 +309,9 @@ SCENARIOS = {
     "ddp, a rank that is killed": (killed, whole),
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
+    "fsdp, saved": (saved, spread),
+    "fsdp, moved": (moved, spread),
+    "fsdp, begun anew": (begun_anew, spread),
     "fsdp, a rank that cannot show": (out_of_step, spread),
 }
 
@@ -271,8 +321,9 @@ if __name__ == "__main__":
     logging.getLogger("dynamics").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rank, folder, *names = sys.argv[1:]
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=2)
+    rank, ranks, folder, *names = sys.argv[1:]
+    store = f"file://{folder}/store of {ranks}".replace(" ", "-")
+    dist.init_process_group("gloo", init_method=store, rank=int(rank), world_size=int(ranks))
     found = {}
     for name in names:
         scenario, made = SCENARIOS[name]
