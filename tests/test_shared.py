@@ -45,12 +45,18 @@ def on_ranks(of: int, folder: Path, *scenarios: str) -> list[subprocess.Complete
     return [subprocess.CompletedProcess(r.args, r.returncode, *both) for r, both in zip(ranks, said, strict=True)]
 
 
-def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: Path) -> None:
+def found_by(rank: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return {name: found for line in rank.stdout.splitlines() for name, found in json.loads(line).items()}
+
+
+def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_that_is_killed_in_training_alone(
+    tmp_path: Path,
+) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_ranks(2, tmp_path, *names, "ddp, silent")
-    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
-    first, second = (json.loads(rank.stdout.splitlines()[-1]) for rank in ranks)
+    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, a rank that is killed")
+    assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
+    first, second = map(found_by, ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
     for door in doors:
         assert first[door] == second[door] == whole
@@ -60,38 +66,30 @@ def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: 
         assert first[f"{door}, resumed"] == {"steps": ["b0 0", "b0 2", "b1 4", "b3 6"], "skipped": {}}
     silence = {"said": {"first": [], "all": []}, "steps": {"first": [0, 2, 4, 6], "all": [0, 2, 4, 6]}}
     assert first["ddp, silent"] == second["ddp, silent"] == silence
+    assert first["ddp, a rank that is killed"]["skipped"] == {}
 
 
-def test_a_rank_that_is_killed_while_it_writes_is_missed_by_training_alone(tmp_path: Path) -> None:
-    ranks = on_ranks(2, tmp_path, "ddp, a rank that is killed")
-    assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:]
-    assert json.loads(ranks[0].stdout.splitlines()[-1])["skipped"] == {}
-
-
-def test_a_rank_that_falls_out_of_step_ends_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    ranks = on_ranks(2, tmp_path, "fsdp, a rank that cannot show")
-    assert all(rank.returncode == 1 for rank in ranks)
-    said = "OutOfStepError: rank 1 could not show its share of the probe at step 2 (MemoryError: no memory)"
-    assert said in ranks[1].stderr
-
-
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_after_its_checkpoint(
-    tmp_path: Path, before: int, after: int
+    tmp_path: Path,
 ) -> None:
-    """Its weights cannot be told to be the same: each rank has another part of them."""
-    saved, *_ = on_ranks(before, tmp_path, "fsdp, saved")
-    assert json.loads(saved.stdout.splitlines()[-1]) == {"fsdp, saved": {"place": ["b0", 4], "skipped": {}}}
-    anew = ["fsdp, begun anew"] if after == 1 else []  # on two, it ends where the other waits for it
-    moved, *_ = on_ranks(after, tmp_path, "fsdp, moved", *anew)
-    found = json.loads(moved.stdout.splitlines()[-1])
-    assert found["fsdp, moved"] == {
+    """Its weights cannot be told to be the same, since each rank has another part; and one out of step ends it."""
+    on_two, *_ = on_ranks(2, tmp_path, "fsdp, saved")
+    on_one, *_ = on_ranks(1, tmp_path, "fsdp, moved", "fsdp, begun anew", "fsdp, saved")
+    again, other = on_ranks(2, tmp_path, "fsdp, moved", "fsdp, a rank that cannot show")
+    goes_on = {
         "told": ["b0 0", "b0 2", "b0 4", "b1 6", "b1 8"],
         "untold": ["b0 0", "b0 2", "b1 4", "b1 6", "b1 8"],
         "skipped": {},
     }
-    for name in anew:
-        assert "its model had other weights at step 0, or was spread over another number of" in found[name]["said"]
+    for saved, moved in ((on_two, on_one), (on_one, again)):
+        assert found_by(saved)["fsdp, saved"] == {"place": ["b0", 4], "skipped": {}}
+        assert found_by(moved)["fsdp, moved"] == goes_on
+    said = "its model had other weights at step 0, or was spread over another number of processes; name a directory"
+    assert said in found_by(on_one)["fsdp, begun anew"]["said"]
+
+    assert (again.returncode, other.returncode) == (1, 1), "a rank that falls out of step ends, nobody waits for it"
+    said = "OutOfStepError: rank 1 could not show its share of the probe at step 2 (MemoryError: no memory)"
+    assert said in other.stderr
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

@@ -2,7 +2,7 @@
 
     python tests/undisturbed/ranks.py RANK RANKS FOLDER SCENARIO ...
 
-Rank 0 prints what came of it as JSON.
+Each prints what came of a scenario as JSON, a line for each.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from dynamics.schedule import every
 
 STEPS = 6
 SITES = ["1", "3"]
+KILLED = "ddp, a rank that is killed"
 TALK = tuple(
     f"{how}{what}"
     for what in (
@@ -193,7 +194,7 @@ def fill(model: nn.Module, value: float) -> nn.Module:
 
 def saved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     """What a checkpoint of step 4 keeps, after which the training went on to step 6."""
-    recorder, model, places = recorder_of(folder.parent / "run"), made(), []
+    recorder, model, places = recorder_of(folder.parent / f"run on {dist.get_world_size()}"), made(), []
     for step in (0, 2, 4, 6):
         recorder.step(fill(model, step), step)
         places.append(recorder.place)
@@ -205,9 +206,9 @@ def moved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     """Resumed at step 4 on another number of ranks, by a checkpoint that has its place and by one that has not."""
     found: dict[str, Any] = {}
     for told in (True, False):
-        run = folder.parent / f"run, {told}"
+        before, run = folder.parent / f"run on {3 - dist.get_world_size()}", folder / f"{dist.get_world_size()} {told}"
         if dist.get_rank() == 0:
-            shutil.copytree(folder.parent / "run", run)
+            shutil.copytree(before, run)
         dist.barrier()
         recorder, model = recorder_of(run), made()
         if told:
@@ -224,7 +225,7 @@ def moved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
 def begun_anew(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     """What is said where a directory holds the same training on another number of ranks."""
     try:
-        recorder_of(folder.parent / "run").step(fill(made(), 0), 0)
+        recorder_of(folder.parent / "run on 2").step(fill(made(), 0), 0)
     except ValueError as error:
         return {"said": str(error)}
     return {}
@@ -282,7 +283,7 @@ def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
         model(torch.randn(4, 8)).square().mean().backward()
     except RuntimeError as error:
         recorder.close(drain=False)
-        print(json.dumps({"training": str(error), "skipped": dict(recorder.skipped)}))
+        print(json.dumps({KILLED: {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True)
         os._exit(3)
     return {}
 
@@ -306,7 +307,7 @@ SCENARIOS = {
     "ddp, a rank that cannot write": (failing, whole),
     "fsdp, a rank that cannot write": (failing, spread),
     "ddp, silent": (silent, whole),
-    "ddp, a rank that is killed": (killed, whole),
+    KILLED: (killed, whole),
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
     "fsdp, saved": (saved, spread),
@@ -322,13 +323,10 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rank, ranks, folder, *names = sys.argv[1:]
-    store = f"file://{folder}/store of {ranks}".replace(" ", "-")
-    dist.init_process_group("gloo", init_method=store, rank=int(rank), world_size=int(ranks))
-    found = {}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=int(ranks))
     for name in names:
         scenario, made = SCENARIOS[name]
         mine = Path(folder) / name.replace(" ", "_")
-        found[name] = scenario(made, mine)
+        print(json.dumps({name: scenario(made, mine)}), flush=True)
         dist.barrier()
-    print(json.dumps(found))
     dist.destroy_process_group()
