@@ -169,15 +169,21 @@ def failing(mode: str) -> Iterator[None]:
 
 
 @contextmanager
-def tracker(mode: str, sites: str | list[str] = "*") -> Iterator[Any]:
+def tracker(mode: str) -> Iterator[Any]:
     """No tracker (``off``), one without guards (``naive``), or a Recorder with that ``work``."""
     if mode in ("off", "naive"):
         yield Nothing() if mode == "off" else Naive()
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        sites = one_if_inline(mode, "first", "*")
         with behaviour(mode) as settings, Recorder(folder, sites, PROBE, schedule=at(*LOOKS), **settings) as recorder:
             yield recorder
         require_snapshots(folder, mode)
+
+
+def one_if_inline(mode: str, one: str, all: str) -> str:
+    """Which sites are looked at: analysed in the training process, each takes seconds, and one says as much as all."""
+    return one if mode == "inline" else all
 
 
 @contextmanager
