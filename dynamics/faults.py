@@ -36,8 +36,12 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def skip(self, error: Exception, what: str) -> None:
-        """Called while ``error`` is handled."""
-        if self._strict:
+        """Called while ``error`` is handled.
+
+        Raises:
+            OutOfStepError: if it is that one, which has to end the training.
+        """
+        if self._strict or isinstance(error, OutOfStepError):
             raise error
         kind = type(error).__name__
         self.counts[kind] += 1

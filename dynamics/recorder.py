@@ -21,7 +21,7 @@ from dynamics.capture.reading import Forward, read_sites
 from dynamics.capture.sharded import is_sharded
 from dynamics.capture.share import WHOLE, Share
 from dynamics.capture.sites import match_sites, site_modules, unwrapped
-from dynamics.faults import Faults, OutOfStepError, RecorderWarning, show_messages
+from dynamics.faults import Faults, RecorderWarning, show_messages
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
@@ -245,8 +245,6 @@ class Recorder:
             self._begin(model, whole(step))
         try:
             return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
-        except OutOfStepError:
-            raise
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
