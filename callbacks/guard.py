@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from dynamics.faults import Faults, OutOfStepError
+from dynamics.faults import Faults
 
 
 def guarded(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -16,8 +16,6 @@ def guarded(hook: Callable[..., Any]) -> Callable[..., Any]:
     def safe(tracker: Any, *given: Any, **named: Any) -> Any:
         try:
             return hook(tracker, *given, **named)
-        except OutOfStepError:
-            raise
         except Exception as error:
             faults: Faults = tracker.faults
             faults.skip(error, hook.__name__)

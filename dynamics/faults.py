@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from collections import Counter
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where a disk is full, or a share of it."""
 log = logging.getLogger("dynamics")
 
 
@@ -33,13 +36,18 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def skip(self, error: Exception, what: str) -> None:
-        """Called while ``error`` is handled."""
-        if self._strict:
+        """Called while ``error`` is handled.
+
+        Raises:
+            OutOfStepError: if it is that one, which has to end the training.
+        """
+        if self._strict or isinstance(error, OutOfStepError):
             raise error
         kind = type(error).__name__
         self.counts[kind] += 1
         if self.counts[kind] == 1:
-            self.warn(f"{what} skipped ({kind}: {error}); training goes on, {self.counts.total()} skipped so far")
+            goes_on = "training goes on, and recording when there is room" if _is_full(error) else "training goes on"
+            self.warn(f"{what} skipped ({kind}: {error}); {goes_on}, {self.counts.total()} skipped so far")
 
     def sum_up(self, run: Path) -> None:
         """Says at the end how much was skipped, if anything was."""
@@ -53,6 +61,10 @@ class Faults:
             warnings.warn(message, RecorderWarning, stacklevel=4)
         except Exception:
             log.warning("%s", message)
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def show_messages() -> None:

@@ -34,12 +34,17 @@ def check(run: RunDirectory) -> Iterator[Finding]:
     yield from found or _inconsistent(run)
 
 
-def _inconsistent(run: RunDirectory) -> Iterator[Finding]:
+def _orphans(run: RunDirectory) -> Iterator[Damage]:
     for site in run.sites():
         shown = {record.step for record in snapshots(run, site)}
         for record in sae_records(run, site):
             if record.arm != "null" and record.step not in shown:
-                yield Finding(f"{record.path} explains a snapshot that is gone", "it is left out of everything")
+                reason = f"{record.path} explains a snapshot that is gone"
+                yield Damage((run.path / record.path).parent, reason, "it is left out of everything", repairable=True)
+
+
+def _inconsistent(run: RunDirectory) -> Iterator[Finding]:
+    yield from (Finding(orphan.reason, orphan.remedy) for orphan in _orphans(run))
     for difference in differences(run):
         yield Finding(difference, "`dynamics rebuild` makes it again from the files")
 
@@ -55,6 +60,8 @@ def repair(run: RunDirectory) -> Iterator[Finding]:
     for damage in broken:
         kept = aside.get(damage.path)
         yield _repaired(damage, kept, back.get(kept) if kept else None)
+    for orphan in list(_orphans(run)):
+        yield _repaired(orphan, set_aside(run, orphan), None)
     if len(aside) == len(broken):
         yield from _renewed(run)
 

@@ -6,31 +6,29 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from filelock import BaseFileLock
-from torch import Tensor, nn
+from torch import nn
 
 from dynamics.answers import counted, size
 from dynamics.capture.guard import aside
 from dynamics.capture.probe import Probe, Text
-from dynamics.capture.reading import Forward, Reading, fingerprint, read_sites
+from dynamics.capture.reading import Forward, read_sites
 from dynamics.capture.sharded import is_sharded
 from dynamics.capture.share import WHOLE, Share
 from dynamics.capture.sites import match_sites, site_modules, unwrapped
-from dynamics.faults import Faults, OutOfStepError, RecorderWarning, show_messages
-from dynamics.files.commits import is_committed
+from dynamics.faults import Faults, RecorderWarning, show_messages
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.settings import only_recorder, write_recording, write_settings
 from dynamics.files.shards import clear_shards
-from dynamics.files.snapshots import SnapshotRecord, write_snapshot
-from dynamics.position import Place, Position
+from dynamics.files.snapshots import SnapshotRecord
+from dynamics.looks import Looks, Loss
+from dynamics.position import Place
 from dynamics.recorded import RecordedSite
 from dynamics.requirements import Ranks, require_kinds, require_ranks, require_words, whole
 from dynamics.sae.config import SaeConfig
@@ -44,8 +42,6 @@ __all__ = ["SAE", "Recorder", "RecorderWarning"]
 
 SCHEDULE = log_spaced()
 SAE = SaeConfig()
-WRITERS = 4
-"""Threads that write the sites of one snapshot; each holds the bytes of one."""
 log = logging.getLogger("dynamics")
 
 
@@ -103,10 +99,9 @@ class Recorder:
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
         self._work, self._ranks = work, ranks
         self._faults = Faults(on_error == "raise")
-        self._sites: list[RecordedSite] = []
+        self._looks: Looks | None = None
         self._engine: Engine | None = None
         self._shared: Shared | None = None
-        self._position = Position([self._directory.timeline(BRANCH)], {})
         self._resumed: Place | None = None
         self._held: BaseFileLock | None = None
         self._begun = self._closed = False
@@ -129,7 +124,7 @@ class Recorder:
     @property
     def place(self) -> Place:
         """Where the training is in the run, for a checkpoint to keep: a branch, and the last step of it."""
-        return self._position.place
+        return (BRANCH, -1) if self._looks is None else self._looks.place
 
     def resume(self, place: Place) -> None:
         """Says, before the first step, which ``place`` the checkpoint has kept that training is resumed from.
@@ -155,12 +150,12 @@ class Recorder:
         """
         model, here = unwrapped(model), Share.here()
         require_ranks(model, self._ranks)
-        if self._sites or (here.rank > 0 and self._ranks == "first"):
+        if self._looks is not None or (here.rank > 0 and self._ranks == "first"):
             return
         if self._ranks == "all" and here.of > 1:
             self._shared = Shared(self._directory, here, self._schedule, is_sharded(model), self._faults)
         if here.rank > 0:
-            self._sites = self._seen(model)
+            self._looks = self._looking(self._seen(model))
             return
         from dynamics.engines.engine import engine  # late: it brings the database's library, which importing need not
 
@@ -169,14 +164,16 @@ class Recorder:
             raise ValueError('work="inline" would keep the other training processes waiting; use "worker" or "later"')
         held = only_recorder(self._directory)
         try:
-            self._sites = self._settled(model)
+            self._looks = self._looking(self._settled(model))
         except BaseException:
             held.release()
             raise
-        marks = {place: weights for site in self._sites for place, weights in site.recorded.items()}
-        self._position = Position(self._directory.timelines(), marks)
         self._held, self._engine = held, made
-        self._say_size(until)
+        self._say_size(self._looks, until)
+
+    def _looking(self, sites: list[RecordedSite]) -> Looks:
+        schedule, faults = self._schedule, self._faults
+        return Looks(self._directory, sites, self.probe, self._forward, schedule, self._shared, faults)
 
     def _seen(self, model: nn.Module) -> list[RecordedSite]:
         with aside():
@@ -201,12 +198,11 @@ class Recorder:
     def _share(self) -> Share:
         return WHOLE if self._shared is None else self._shared.share
 
-    def _say_size(self, until: int | None) -> None:
-        each = sum(site.expected_bytes(self.probe) for site in self._sites)
-        last = max(self._position.steps(), default=-1)
+    def _say_size(self, looks: Looks, until: int | None) -> None:
+        each, last = sum(site.expected_bytes(self.probe) for site in looks.sites), max(looks.steps, default=-1)
         count = 1 if until is None else len([step for step in self._schedule.steps(until) if step > last])
         total = f", {count} of them until step {until}: {size(each * count)}" if until is not None else ""
-        names = counted(len(self._sites), "site")
+        names = counted(len(looks.sites), "site")
         known = f"; it has snapshots up to step {last}, and goes on after that" if last >= 0 else ""
         log.info("recording %s to %s: %s per snapshot%s%s", names, self.run, size(each), total, known)
         free = shutil.disk_usage(self.run).free
@@ -218,7 +214,7 @@ class Recorder:
         model: nn.Module,
         step: SupportsIndex,
         *,
-        loss: float | int | Tensor | None = None,
+        loss: Loss = None,
         epoch: float | int | None = None,
         samples: int | None = None,
     ) -> bool:
@@ -249,109 +245,32 @@ class Recorder:
             self._begin(model, whole(step))
         try:
             return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
-        except OutOfStepError:
-            raise
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
 
-    def _look(
-        self,
-        model: nn.Module,
-        step: Any,
-        facts: SnapshotRecord,
-        loss: float | int | Tensor | None,
-        epoch: float | int | None,
-    ) -> bool:
-        number = whole(step)
-        self._join()
-        if not self._sites or not self._is_due(model, number):
-            return False
-        with aside():
-            facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
-            return self._take(unwrapped(model), facts, loss)
-
     def _begin(self, model: nn.Module, step: int) -> None:
         """Raises ValueError where the run began with other weights: it is of another training."""
         self.prepare(model)
-        if self._engine is not None:
-            self._find_position(unwrapped(model), step)
+        if self._looks is not None and self._engine is not None:
+            try:
+                self._looks.begin(unwrapped(model), step, self._resumed)
+            except ValueError:
+                self._let_go()
+                raise
         self._begun = True
 
-    def _find_position(self, model: nn.Module, step: int) -> None:
-        try:
-            weights = fingerprint(model)
-        except Exception:
-            weights = None  # a model of which no fingerprint can be taken is warned about at its snapshots
-        self._position.begin(step, weights, self._resumed)
-        if self._position.is_foreign(step, weights):
-            self._let_go()
-            raise ValueError(
-                f"{self.run} holds another training: its model had other weights at step {step}; "
-                "name a directory of its own for this one"
-            )
-
-    def _is_due(self, model: nn.Module, step: int) -> bool:
-        if self._closed:
+    def _look(self, model: nn.Module, step: Any, facts: SnapshotRecord, loss: Loss, epoch: float | int | None) -> bool:
+        number = whole(step)
+        self._join()
+        if self._looks is None or self._closed or not self._looks.due(model, number):
             return False
-        if self._shared is not None:  # nothing of this rank's own may decide
-            return self._shared.due(step)
-        return self._follow(model, step)
-
-    def _follow(self, model: nn.Module, step: int) -> bool:
-        """Whether the schedule or what is on record asks for a look."""
-        if self._position.goes_back(step):
-            self._position.begin(step, fingerprint(unwrapped(model)))
-        return self._position.due(self._schedule, step)
-
-    def _take(self, model: nn.Module, facts: SnapshotRecord, loss: float | int | Tensor | None) -> bool:
-        shown: dict[str, Reading] = {}
-        if self._shared is not None:
-            shown = self._shared.shown(model, self.probe, [site.name for site in self._sites], self._forward)
-            if self._shared.share.rank > 0:
-                return self._write(self._sites, shown, facts)
-            self._follow(model, facts.step)
-        weights = fingerprint(model)
-        leaves = self._position.judged(facts.step, weights) == "leaves"
-        wanted = [site for site in self._sites if leaves or not self._has(site, facts.step)]
-        if not wanted:
-            return False
-        readings = shown or read_sites(model, self.probe, [site.name for site in wanted], self._forward)
-        if leaves:
-            self._leave()
-        value = loss.detach() if isinstance(loss, Tensor) else loss
-        branch = self._position.timeline.owner(facts.step)
-        facts = replace(facts, branch=branch, fingerprint=weights, loss=None if value is None else float(value))
-        taken = self._write(wanted, readings, facts)
-        if taken:
-            self._position.took(facts.step, weights)
-            self._join() if self._shared else self._hand_over()
+        with aside():
+            facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
+            taken = self._looks.take(unwrapped(model), facts, loss)
+            if taken:
+                self._join() if self._shared else self._hand_over()
         return taken
-
-    def _has(self, site: RecordedSite, step: int) -> bool:
-        """Asks the disk, so that memory does not grow with the snapshots of every site."""
-        return is_committed(self._directory.snapshot(site.name, step, self._position.timeline.owner(step)))
-
-    def _leave(self) -> None:
-        """The training left its recorded history, which stays: it goes on in a branch of its own."""
-        old, shared, last = self._position.timeline, self._position.shared, max(self._position.steps(), default=-1)
-        new = self._directory.add_branch(old.owner(shared), shared)
-        self._position.branched(new)
-        since = f"after step {shared}" if shared >= 0 else "from the start"
-        log.warning(
-            "%s has another history %s: it is kept up to step %d as branch %s, superseded; recording branch %s",
-            *(self.run, since, last, old.branch, new.branch),
-        )
-
-    def _write(self, sites: list[RecordedSite], readings: dict[str, Reading], facts: SnapshotRecord) -> bool:
-        """Whether any site was written; a disk flushes several files at once about as fast as one."""
-        commit = partial(write_snapshot, self._directory) if self._shared is None else self._shared.write
-        with ThreadPoolExecutor(WRITERS) as writers:
-            tried = [(site, writers.submit(site.write, commit, readings[site.name], facts)) for site in sites]
-        for site, written in tried:
-            if isinstance(error := written.exception(), Exception):
-                self._faults.skip(error, f"snapshot of {site.name!r} at step {facts.step}")
-        return any(written.exception() is None for _, written in tried)
 
     def _join(self) -> None:
         """Commits what other ranks have completed meanwhile."""
@@ -372,7 +291,7 @@ class Recorder:
             wait: return only when everything is analysed, with a progress bar; else the worker goes on by itself.
             drain: false where training died: the worker stops after the job in hand.
         """
-        if self._closed or not self._sites:
+        if self._closed or self._looks is None:
             return
         self._closed = True
         try:
@@ -389,7 +308,7 @@ class Recorder:
             with aside():
                 write_recording(self._directory, closed=True)
                 line = engine.close(wait=wait) if drain else engine.abandon()
-            log.info("%s", line)
+            log.info("%s (%s on disk)", line, counted(len(self._looks.steps if self._looks else ()), "checkpoint"))
         finally:
             self._let_go()
 

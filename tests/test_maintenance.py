@@ -68,10 +68,18 @@ def test_a_damaged_sae_is_made_again(run: RunDirectory, capsys: pytest.CaptureFi
 
 
 def test_a_damaged_snapshot_is_left_out_and_that_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    flip(run.path / snapshots(run, SITE)[3].path)
+    flipped = run.path / snapshots(run, SITE)[3].path
+    flip(flipped)
     assert main(["fsck", str(run.path), "--repair"]) == 0
-    assert "nothing here can make it again: its step is left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing here can make it again: its step is left out" in said
+    assert said.count("explains a snapshot that is gone -> moved to") == 2
     assert query(run, "select step from snapshots").column("step").to_pylist() == [0, 10, 20, 40, 50, 60, 70]
+    assert (facts(run), list(repair(run))) == ([], [])
+    [kept] = (run.path / "damaged").rglob("activations.safetensors")
+    flip(kept)  # as if restored from a copy: with the snapshot its SAEs are back
+    assert len(list(repair(run))) == 0
+    assert [record.step for record in sae_records(run, SITE, "chain")] == list(range(0, 80, 10))
 
 
 def test_snapshots_that_were_swapped_are_found_and_put_back(run: RunDirectory) -> None:

@@ -130,12 +130,14 @@ def test_a_null_chain_that_grew_with_the_run_is_as_if_made_at_once(make_run: Mak
     assert sae_records(grown, SITE, "null") == nulls
 
 
-def imported(run: RunDirectory, step: int, n_latents: int, architecture: Architecture = "topk") -> None:
+def imported(
+    run: RunDirectory, step: int, n_latents: int, architecture: Architecture = "topk", dead: float = 0.0
+) -> None:
     """An SAE made elsewhere at a step, of another form than the run's settings say; of its k, only TopK's is known."""
     config = SaeConfig(architecture=architecture, n_latents=n_latents, k=3)
     sae = initial(activations(step), config, torch.Generator().manual_seed(step))
     latents = latents_table(sae.encode_sparse(activations(step)))
-    facts = {"fvu": 0.5, "l0": 3.0, "dead": 0.0, "imported": True, "k": 3 if architecture == "topk" else None}
+    facts = {"fvu": 0.5, "l0": 3.0, "dead": dead, "imported": True, "k": 3 if architecture == "topk" else None}
     record = SaeRecord(site=SITE, arm="chain", step=step, architecture=architecture, n_latents=n_latents, **facts)
     write_sae(run, record, sae.tensors(), latents)
 
@@ -182,6 +184,17 @@ def test_what_is_trained_beside_imported_saes_has_their_form(make_run: MakeRun) 
         **{("null", step): (12, 3) for step in (10, 20, 30, 40)},
         ("seed", 30): (20, 3),
     }
+
+
+def test_an_sae_that_is_silent_on_the_probe_is_kept_and_that_is_said(make_run: MakeRun) -> None:
+    run = make_run(4)
+    for step in (0, 10, 20, 30):
+        imported(run, step, 12, dead=float(step in (10, 20)))
+    work_off(run)
+    record = tracking_record(run, SITE)
+    assert record is not None
+    assert "no latent of the SAE fires on the probe at step 10, 20: it is kept" in record.notes[-1]
+    assert chain_steps(run) == [0, 10, 20, 30]
 
 
 def test_a_null_of_imported_saes_with_thresholds_has_their_form_and_sparsity(make_run: MakeRun) -> None:
@@ -233,7 +246,7 @@ def work_fits(run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda x: x.fill_(math.nan), "nonfinite: 1e+02% NaN"),
+        (lambda x: x.fill_(math.nan), "nonfinite: 100.00% NaN"),
         (lambda x: x[:1].fill_(math.inf), "nonfinite: 0.26% NaN"),
         (lambda x: x.fill_(3e38), "nonfinite"),
         (lambda x: x.fill_(0.1), "constant"),
@@ -312,12 +325,17 @@ def test_a_job_whose_process_dies_three_times_is_given_up(make_run: MakeRun) -> 
     assert missing_jobs(run) == []
 
 
-def test_a_job_whose_process_died_twice_is_done_the_third_time(make_run: MakeRun) -> None:
+def test_a_job_whose_process_died_twice_is_done_the_third_time(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
     run, job = make_run(1), Job("chain", SITE, 0)
     for _ in range(2):
         failures.begun(run, job)
     assert attempt(run, job) == "done"
     assert failures.failures(run) == []
+    told = f"recovered: SAE of {SITE} step 0 was incomplete (process {os.getpid()} on "
+    assert [message[: len(told)] for message in caplog.messages] == [told]
+    assert caplog.messages[0].endswith(" died); doing it again")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), OSError(errno.ENOSPC, "No space left")])

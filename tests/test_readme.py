@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 import dynamics
 from dynamics.cli import main
 from dynamics.recorder import SAE
+from dynamics.sae.config import SaeConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +76,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[di
     """What the README's reader has already: a model, data, a probe, saved checkpoints, activations of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(vars(SAE), "steps", 60)  # the settings that are used where none are given
+    monkeypatch.setattr("dynamics.run.SaeConfig", partial(SaeConfig, steps=60))
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -106,6 +106,18 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_snapshot_that_a_killed_process_left_half_done_is_taken_again_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of()
+    for restart in range(2):
+        with recorder_of(tmp_path) as recorder:
+            assert [step for step in range(5) if recorder.step(model, step)] == ([0, 2, 4] if restart == 0 else [2])
+        (tmp_path / "run" / "snapshots" / "b0" / "step_00000002" / "0" / "commit.json").unlink(missing_ok=restart > 0)
+    told = [message for message in caplog.messages if "recovered" in message]
+    assert told == [f"recovered: step 2 of {tmp_path / 'run'} was incomplete; taking it again"]
+
+
 def test_another_training_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     model = model_of()
     with recorder_of(tmp_path) as recorder:
@@ -328,8 +340,10 @@ def test_a_full_disk_costs_snapshots_only(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dynamics.recorder.write_snapshot", full)
-        with pytest.warns(RecorderWarning, match="No space left on device"):
+        patch.setattr("dynamics.looks.write_snapshot", full)
+        with pytest.warns(
+            RecorderWarning, match="No space left on device.*, and recording when there is room, 1 skipped"
+        ):
             assert not recorder.step(model, 2)
     assert recorder.step(model, 4)
     assert recorder.skipped == {"OSError": 2}

@@ -32,8 +32,9 @@ LIMIT = 120.0
 """Seconds, for hangs only."""
 
 
-def on_two_ranks(folder: Path, *scenarios: str) -> list[subprocess.CompletedProcess[str]]:
-    commands = [[sys.executable, "-W", "ignore", str(SCRIPT), str(rank), str(folder), *scenarios] for rank in (0, 1)]
+def on_ranks(of: int, folder: Path, *scenarios: str) -> list[subprocess.CompletedProcess[str]]:
+    given = [str(of), str(folder), *scenarios]
+    commands = [[sys.executable, "-W", "ignore", str(SCRIPT), str(rank), *given] for rank in range(of)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for c in commands]
     try:
@@ -44,12 +45,18 @@ def on_two_ranks(folder: Path, *scenarios: str) -> list[subprocess.CompletedProc
     return [subprocess.CompletedProcess(r.args, r.returncode, *both) for r, both in zip(ranks, said, strict=True)]
 
 
-def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: Path) -> None:
+def found_by(rank: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return {name: found for line in rank.stdout.splitlines() for name, found in json.loads(line).items()}
+
+
+def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_that_is_killed_in_training_alone(
+    tmp_path: Path,
+) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_two_ranks(tmp_path, *names, "ddp, silent")
-    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
-    first, second = (json.loads(rank.stdout.splitlines()[-1]) for rank in ranks)
+    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, a rank that is killed")
+    assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
+    first, second = map(found_by, ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
     for door in doors:
         assert first[door] == second[door] == whole
@@ -59,19 +66,30 @@ def test_two_ranks_record_together_what_one_would_and_train_as_before(tmp_path: 
         assert first[f"{door}, resumed"] == {"steps": ["b0 0", "b0 2", "b1 4", "b3 6"], "skipped": {}}
     silence = {"said": {"first": [], "all": []}, "steps": {"first": [0, 2, 4, 6], "all": [0, 2, 4, 6]}}
     assert first["ddp, silent"] == second["ddp, silent"] == silence
+    assert first["ddp, a rank that is killed"]["skipped"] == {}
 
 
-def test_a_rank_that_is_killed_while_it_writes_is_missed_by_training_alone(tmp_path: Path) -> None:
-    ranks = on_two_ranks(tmp_path, "ddp, a rank that is killed")
-    assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:]
-    assert json.loads(ranks[0].stdout.splitlines()[-1])["skipped"] == {}
+def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_after_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """Its weights cannot be told to be the same, since each rank has another part; and one out of step ends it."""
+    on_two, *_ = on_ranks(2, tmp_path, "fsdp, saved")
+    on_one, *_ = on_ranks(1, tmp_path, "fsdp, moved", "fsdp, begun anew", "fsdp, saved")
+    again, other = on_ranks(2, tmp_path, "fsdp, moved", "fsdp, a rank that cannot show")
+    goes_on = {
+        "told": ["b0 0", "b0 2", "b0 4", "b1 6", "b1 8"],
+        "untold": ["b0 0", "b0 2", "b1 4", "b1 6", "b1 8"],
+        "skipped": {},
+    }
+    for saved, moved in ((on_two, on_one), (on_one, again)):
+        assert found_by(saved)["fsdp, saved"] == {"place": ["b0", 4], "skipped": {}}
+        assert found_by(moved)["fsdp, moved"] == goes_on
+    said = "its model had other weights at step 0, or was spread over another number of processes; name a directory"
+    assert said in found_by(on_one)["fsdp, begun anew"]["said"]
 
-
-def test_a_rank_that_falls_out_of_step_ends_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    ranks = on_two_ranks(tmp_path, "fsdp, a rank that cannot show")
-    assert all(rank.returncode == 1 for rank in ranks)
+    assert (again.returncode, other.returncode) == (1, 1), "a rank that falls out of step ends, nobody waits for it"
     said = "OutOfStepError: rank 1 could not show its share of the probe at step 2 (MemoryError: no memory)"
-    assert said in ranks[1].stderr
+    assert said in other.stderr
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +22,8 @@ RESTARTS = 3
 """How often a worker that died is started again; a job that kills it is given up before that is spent."""
 POLL = 0.5
 """Seconds between two looks at a worker that is waited for."""
+LOG = "worker.log"
+log = logging.getLogger("dynamics")
 
 
 class WorkerEngine:
@@ -38,19 +42,22 @@ class WorkerEngine:
     def _start(self) -> None:
         """Starts the worker; it lives in a session of its own, so that Ctrl-C here does not reach it."""
         self._starts += 1
-        with (self._run.path / "worker.log").open("ab") as log:
+        with (self._run.path / LOG).open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dynamics", "work", str(self._run.path), "--follow"],
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **one_thread()},
                 start_new_session=True,
             )
 
     def snapshots_written(self) -> None:
         """Nothing to say to a worker that is alive: it looks for itself. One that died is started again."""
-        if self._process is None or (self._process.poll() is not None and self._starts <= RESTARTS):
+        if self._process is None:
+            self._start()
+        elif (code := self._process.poll()) is not None and self._starts <= RESTARTS:
+            log.warning("the worker ended (%s); starting it again: %s has more", _how(code), self._run.path / LOG)
             self._hang_up()
             self._start()
 
@@ -105,6 +112,13 @@ class WorkerEngine:
         """Waits for the worker's end in the background, so that no zombie stays behind."""
         if self._process is not None:
             threading.Thread(target=self._process.wait, daemon=True).start()
+
+
+def _how(code: int) -> str:
+    """An exit code in words; memory that has run out looks like a kill from outside."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}" + (", likely out of memory" if -code == signal.SIGKILL else "")
 
 
 def one_thread() -> dict[str, str]:

@@ -136,7 +136,8 @@ def put_back(run: RunDirectory) -> Iterator[tuple[Path, Path]]:
     Yields:
         Where it was put aside, and where it is now.
     """
-    for kept in sorted(path.parent for path in (run.path / "damaged").rglob(COMMIT)):
+    folders = [path.parent for path in (run.path / "damaged").rglob(COMMIT)]
+    for kept in sorted(folders, reverse=True):  # snapshots before the SAEs that explain them
         place = _free_place(run, kept)
         if place is not None:
             make_folder(place.parent)
@@ -153,4 +154,10 @@ def _free_place(run: RunDirectory, kept: Path) -> Path | None:
         place = _place(run, run.path / kept.relative_to(run.path / "damaged"), record)
     except (RuntimeError, OSError, KeyError, ValueError, TypeError):
         return None
-    return None if place.exists() else place
+    return None if place.exists() or _is_orphan(run, record) else place
+
+
+def _is_orphan(run: RunDirectory, record: dict[str, Any]) -> bool:
+    """Whether it is an SAE whose snapshot is not there."""
+    explains = record.get("arm") in ("chain", "seed")
+    return explains and not is_committed(run.snapshot(record["site"], record["step"], record.get("branch", BRANCH)))

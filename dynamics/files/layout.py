@@ -42,7 +42,9 @@ class RunDirectory:
         try:
             taken = run.path.is_file()
         except OSError as error:  # a name that is too long
-            raise ValueError(f"{str(path)!r} cannot be the name of a directory ({error}); name another") from None
+            raise ValueError(
+                f"{str(path)!r} cannot be the name of a directory ({error.strerror}); name another"
+            ) from None
         if taken:
             raise NotADirectoryError(f"{run.path} is a file; a run is a directory: name one that is empty or new")
         # In this order: another process may make the run between the two looks.

@@ -119,7 +119,7 @@ def only_recorder(run: RunDirectory) -> BaseFileLock:
     Raises:
         RuntimeError: if another recorder holds it.
     """
-    held = lock(run.locks / "recording.lock", timeout=0.0 if _recorded_by(run) == _here() else _PATIENCE)
+    held = lock(run.locks / "recording.lock", timeout=0.0 if _recorded_by(run) == this_process() else _PATIENCE)
     try:
         held.acquire()
     except Timeout:
@@ -133,12 +133,13 @@ def only_recorder(run: RunDirectory) -> BaseFileLock:
 
 def _reproach(run: RunDirectory) -> str:
     by = _recorded_by(run)
-    if by == _here():
+    if by == this_process():
         return "in this process already: close() the other Recorder, or give all sites to one"
     return f"by {by}: wait for its end, or name another directory"
 
 
-def _here() -> str:
+def this_process() -> str:
+    """Its number and its machine, for people and to be compared."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -148,7 +149,7 @@ def _recorded_by(run: RunDirectory) -> str:
 
 def write_recording(run: RunDirectory, *, closed: bool) -> None:
     """Mark whether more snapshots are to come."""
-    write_sealed(run.path / "recording.json", {"closed": closed, "by": _here()})
+    write_sealed(run.path / "recording.json", {"closed": closed, "by": this_process()})
 
 
 def load_recording(run: RunDirectory) -> bool | None:

@@ -48,17 +48,19 @@ def _wanted(run: RunDirectory, job: Job) -> bool:
 def _attempt_claimed(run: RunDirectory, job: Job) -> Outcome:
     before = failures.known(run, job)
     try:
-        return _counted(run, job)
+        return _counted(run, job, before)
     except BaseException:  # stopped on request, or the disk is full: nobody's fault
         failures.put_back(run, before)
         raise
 
 
-def _counted(run: RunDirectory, job: Job) -> Outcome:
+def _counted(run: RunDirectory, job: Job, before: failures.Failure) -> Outcome:
     dead = failures.begun(run, job)
     if dead is not None:
         log.warning("%s: %s %d times (given up)", job, dead.reason, dead.deaths)
         return "failed"
+    if before.at_work:
+        log.warning("recovered: %s was incomplete (%s died); doing it again", job, before.by)
     try:
         work(run, job)
     except Exception as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dynamics.files.atomic import make_folder, write_json
 from dynamics.files.layout import RunDirectory
+from dynamics.files.settings import this_process
 from dynamics.pipeline.job import Job
 
 TRIES = 2
@@ -28,6 +29,8 @@ class Failure:
     final: bool = False
     at_work: bool = False
     """The last of the deaths was counted in advance, and nobody knows yet whether it came."""
+    by: str = "its process"
+    """Who began it last."""
 
     @property
     def given_up(self) -> bool:
@@ -58,7 +61,7 @@ def begun(run: RunDirectory, job: Job) -> Failure | None:
         _write(run, dead)
         return dead
     reason = before.reason or "its process ended at work"
-    _write(run, replace(before, deaths=before.deaths + 1, reason=reason, at_work=True))
+    _write(run, replace(before, deaths=before.deaths + 1, reason=reason, at_work=True, by=this_process()))
     return None
 
 

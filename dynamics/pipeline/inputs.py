@@ -54,7 +54,7 @@ def require_finite(x: Float[Tensor, "rows d_in"]) -> None:
     """Raises Unusable where activations are not numbers that can be reckoned with."""
     bad = ~(x.abs() <= LARGEST)
     if bool(bad.any()):
-        raise Unusable(f"nonfinite: {100 * float(bad.float().mean()):.2g}% NaN, Inf or beyond {LARGEST:g}")
+        raise Unusable(f"nonfinite: {float(bad.float().mean()):.2%} NaN, Inf or beyond {LARGEST:g}")
 
 
 def require_variance(x: Float[Tensor, "rows d_in"]) -> None:

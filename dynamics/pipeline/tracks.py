@@ -21,7 +21,7 @@ from dynamics.tracking import Checkpoint, History, Series, live_checkpoint
 def track_site(run: RunDirectory, state: SiteState) -> None:
     """Links, events, lineages, onsets and transitions of a site, committed together."""
     found = tracking.track(_history(run, state))
-    notes = [*found.notes, *_left_out(run, state)]
+    notes = [*found.notes, *_left_out(run, state), *_silent(state)]
     write_tracking(run, state.site, state.inputs_digest, found.tables, notes, state.branch)
 
 
@@ -66,6 +66,15 @@ def _checkpoint(run: RunDirectory, record: SaeRecord, x: Float[Tensor, "rows d_i
     sae = load_sae(run, record).to_scaled(scaling.mean, scaling.scale)
     codes = sae.encode_sparse(scaled)
     return live_checkpoint(record.step, scaled.numpy(), codes, sae.W_dec.numpy(), scaling.scale)
+
+
+def _silent(state: SiteState) -> list[str]:
+    steps = ", ".join(str(record.step) for record in state.chain if record.dead == 1)
+    return (
+        [f"no latent of the SAE fires on the probe at step {steps}: it is kept, and matched with nothing"]
+        if steps
+        else []
+    )
 
 
 def _left_out(run: RunDirectory, state: SiteState) -> list[str]:

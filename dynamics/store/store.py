@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -35,6 +36,7 @@ Made = TypeVar("Made")
 PRIVATE = ".history-"
 """How the names of copies begin that are not published yet."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+log = logging.getLogger("dynamics")
 
 
 @database.interruptible()
@@ -148,7 +150,7 @@ def _private(run: RunDirectory) -> Iterator[Path]:
     private = run.path / f"{PRIVATE}{secrets.token_hex(4)}.duckdb"
     try:
         yield private
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         raise _full_disk(error, run.history) or error from None
     finally:
         for left in (private, private.with_name(private.name + ".wal")):
@@ -211,7 +213,7 @@ def table_digests(path: Path) -> dict[str, tuple[int, int]]:
         }
 
 
-def _full_disk(error: duckdb.IOException, history: Path) -> OSError | None:
+def _full_disk(error: duckdb.Error, history: Path) -> OSError | None:
     """The system's own error where that is what DuckDB tells of: it is no sign of a damaged history."""
     code = next((code for code in FULL if os.strerror(code) in str(error)), None)
     return OSError(code, os.strerror(code), str(history)) if code is not None else None
@@ -219,6 +221,7 @@ def _full_disk(error: duckdb.IOException, history: Path) -> OSError | None:
 
 def _keep_aside(history: Path) -> None:
     kept = history.with_name(f"{history.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}")
+    log.warning("%s is damaged or of another version: kept as %s, made anew from the files", history, kept.name)
     try:
         os.link(history, kept)  # the name stays taken until the new history is renamed over it
     except OSError:

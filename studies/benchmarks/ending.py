@@ -3,7 +3,8 @@
     python -m studies.benchmarks.ending [--repeats 10]
 
 Each training is a process of its own, by Lightning, ended at a random step; a worker that hangs is stopped by SIGSTOP.
-Prints the seconds from the signal, or from the last step, to the end of the process: median and longest.
+Prints the seconds from the signal, or from the last step, to the end of the process, and how many more these are than
+those of the untracked training just before or after: median and longest.
 """
 
 from __future__ import annotations
@@ -35,16 +36,25 @@ def main() -> None:
         _train(options.one, options.run)
         return
     for end in ENDS:
+        rounds = [_round(end) for _ in range(options.repeats)]
         for kind in KINDS:
-            seconds = [_ended(kind, end) for _ in range(options.repeats)]
-            print(
-                f"{end:12} {kind:13} median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s",
-                flush=True,
-            )
+            line = f"{end:12} {kind:13} {_spread([seconds[kind] for seconds in rounds])}"
+            added = _spread([seconds[kind] - seconds[KINDS[0]] for seconds in rounds])
+            print(line if kind == KINDS[0] else f"{line}; added {added}", flush=True)
 
 
-def _ended(kind: str, end: str) -> float:
-    """Seconds until a training has ended."""
+def _round(end: str) -> dict[str, float]:
+    """Seconds of each kind of training, in turn and ended after the same pause: a busy machine is fair to all."""
+    pause = random.random()
+    return {kind: _ended(kind, end, pause) for kind in random.sample(KINDS, len(KINDS))}
+
+
+def _spread(seconds: list[float]) -> str:
+    return f"median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s"
+
+
+def _ended(kind: str, end: str, pause: float) -> float:
+    """Seconds until a training has ended, at SIGTERM after a pause of so many."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         own = ["--one", kind, "--run", f"{folder}/run"]
         command = [sys.executable, "-W", "ignore", "-m", "studies.benchmarks.ending", *own]
@@ -58,7 +68,7 @@ def _ended(kind: str, end: str) -> float:
             if kind == "worker hangs":
                 _send(workers, signal.SIGSTOP)
             if end == "SIGTERM":
-                time.sleep(random.random())
+                time.sleep(pause)
                 start = time.perf_counter()
                 training.terminate()
                 training.communicate()

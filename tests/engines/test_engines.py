@@ -100,11 +100,14 @@ def test_an_executor_goes_on_after_closing(make_run: MakeRun) -> None:
     assert missing_jobs(run) == []
 
 
-def test_a_worker_follows_training_drains_and_ends(make_run: MakeRun) -> None:
+def test_a_worker_in_its_own_session_with_low_priority_follows_training_drains_and_ends(make_run: MakeRun) -> None:
     run = make_run(1)
     worker = WorkerEngine(run)
     worker.snapshots_written()
+    assert worker.pid is not None
+    assert os.getsid(worker.pid) == worker.pid
     until(lambda: chain(run) == [0])
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= 10
     add_snapshot(run, SITE, 10)
     worker.snapshots_written()
     until(lambda: chain(run) == [0, 10])
@@ -113,18 +116,6 @@ def test_a_worker_follows_training_drains_and_ends(make_run: MakeRun) -> None:
     assert chain(run) == [0, 10, 20]
     assert run.history.exists()
     assert ended(worker.pid)
-
-
-def test_a_worker_lives_in_its_own_session_with_low_priority(make_run: MakeRun) -> None:
-    run = make_run(1)
-    worker = WorkerEngine(run)
-    worker.snapshots_written()
-    assert worker.pid is not None
-    assert os.getsid(worker.pid) == worker.pid
-    until(lambda: chain(run) == [0])
-    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= 10
-    worker.abandon()
-    until(lambda: ended(worker.pid))
 
 
 def test_a_worker_stops_when_training_dies(make_run: MakeRun) -> None:
@@ -167,7 +158,7 @@ def test_a_worker_that_hangs_is_left_behind(make_run: MakeRun, end: str) -> None
         os.kill(worker.pid, signal.SIGKILL)
 
 
-def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
+def test_a_dead_worker_is_started_again(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(1)
     worker = WorkerEngine(run)
     worker.snapshots_written()
@@ -182,6 +173,7 @@ def test_a_dead_worker_is_started_again(make_run: MakeRun) -> None:
         return worker.pid != first
 
     until(restarted)
+    assert "the worker ended (signal 9, likely out of memory); starting it again" in caplog.text
     assert worker.close(wait=True, progress=False) == "everything is done"
     assert chain(run) == [0, 10]
 

@@ -133,9 +133,9 @@ FAULTS = {
     "AssertionError": AssertionError(),
 }
 POINTS = {
-    "reading": "dynamics.recorder.read_sites",
-    "fingerprint": "dynamics.recorder.fingerprint",
-    "writing": "dynamics.recorder.write_snapshot",
+    "reading": "dynamics.looks.read_sites",
+    "fingerprint": "dynamics.looks.fingerprint",
+    "writing": "dynamics.looks.write_snapshot",
     "random states": "torch.set_rng_state",
     "handing over": "dynamics.engines.engine.LaterEngine.snapshots_written",
     "closing": "dynamics.engines.engine.LaterEngine.close",
@@ -156,7 +156,7 @@ def failing(mode: str) -> Iterator[None]:
         prepare = Recorder.prepare
 
         def prepare_and_break(self: Recorder, model: nn.Module, *, until: int | None = None) -> None:
-            fresh = not self._sites
+            fresh = self._looks is None
             prepare(self, model, until=until)
             if fresh:
                 stack.enter_context(mock.patch(POINTS[point], fail))
@@ -169,15 +169,21 @@ def failing(mode: str) -> Iterator[None]:
 
 
 @contextmanager
-def tracker(mode: str, sites: str | list[str] = "*") -> Iterator[Any]:
+def tracker(mode: str) -> Iterator[Any]:
     """No tracker (``off``), one without guards (``naive``), or a Recorder with that ``work``."""
     if mode in ("off", "naive"):
         yield Nothing() if mode == "off" else Naive()
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        sites = one_if_inline(mode, "first", "*")
         with behaviour(mode) as settings, Recorder(folder, sites, PROBE, schedule=at(*LOOKS), **settings) as recorder:
             yield recorder
         require_snapshots(folder, mode)
+
+
+def one_if_inline(mode: str, one: str, all: str) -> str:
+    """Which sites are looked at: analysed in the training process, each takes seconds, and one says as much as all."""
+    return one if mode == "inline" else all
 
 
 @contextmanager

@@ -8,7 +8,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from ground import LOOKS, PROBE, STEPS, Drawing, Naive, Net, behaviour, digest, main, require_snapshots, seeded
+from ground import (
+    LOOKS,
+    PROBE,
+    STEPS,
+    Drawing,
+    Naive,
+    Net,
+    behaviour,
+    digest,
+    main,
+    one_if_inline,
+    require_snapshots,
+    seeded,
+)
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -57,7 +70,8 @@ def callbacks(mode: str) -> Iterator[list[TrainerCallback]]:
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with behaviour(mode) as settings:
-            yield [FeatureTracker(folder, "net.*.1", {"x": PROBE}, schedule=list(LOOKS), **settings)]
+            sites = one_if_inline(mode, "net.first", "net.*.1")
+            yield [FeatureTracker(folder, sites, {"x": PROBE}, schedule=list(LOOKS), **settings)]
         require_snapshots(folder, mode)
 
 

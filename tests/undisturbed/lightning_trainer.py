@@ -12,7 +12,20 @@ from itertools import count
 from typing import Any
 
 import torch
-from ground import LOOKS, PROBE, STEPS, Naive, Net, behaviour, digest, loader, main, require_snapshots, seeded
+from ground import (
+    LOOKS,
+    PROBE,
+    STEPS,
+    Naive,
+    Net,
+    behaviour,
+    digest,
+    loader,
+    main,
+    one_if_inline,
+    require_snapshots,
+    seeded,
+)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -97,7 +110,7 @@ def callbacks(mode: str) -> Iterator[list[Callback]]:
         mode = mode.removesuffix(" all")
         folder = f"{os.environ['SHARED_FOLDER']}/{next(SHARED)}" if ranks == "all" else folder
         with behaviour(mode) as settings:
-            sites = ["net.first", "net.*.1"]
+            sites = ["net.first", one_if_inline(mode, "net.first", "net.*.1")]
             yield [FeatureTracker(folder, sites, PROBE, schedule=list(LOOKS), ranks=ranks, **settings)]
         if rank_zero_only.rank == 0:
             require_snapshots(folder, mode)

@@ -1,14 +1,15 @@
-"""Two ranks on gloo that both show the probe: each training by itself, and with the tracker.
+"""Ranks on gloo that all show the probe: each training by itself, and with the tracker.
 
-    python tests/undisturbed/ranks.py RANK FOLDER SCENARIO
+    python tests/undisturbed/ranks.py RANK RANKS FOLDER SCENARIO ...
 
-Rank 0 prints what came of it as JSON.
+Each prints what came of a scenario as JSON, a line for each.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -33,6 +34,7 @@ from dynamics.schedule import every
 
 STEPS = 6
 SITES = ["1", "3"]
+KILLED = "ddp, a rank that is killed"
 TALK = tuple(
     f"{how}{what}"
     for what in (
@@ -67,7 +69,7 @@ def whole() -> nn.Module:
 
 
 def spread() -> nn.Module:
-    model, mesh = network(), init_device_mesh("cpu", (2,))
+    model, mesh = network(), init_device_mesh("cpu", (dist.get_world_size(),))
     for block in list(model)[1:4]:
         fully_shard(block, mesh=mesh)
     return fully_shard(model, mesh=mesh)
@@ -183,6 +185,52 @@ def resumed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     return {"skipped": dict(recorder.skipped), "steps": [f"{record.branch} {record.step}" for record in records]}
 
 
+def fill(model: nn.Module, value: float) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+    return model
+
+
+def saved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """What a checkpoint of step 4 keeps, after which the training went on to step 6."""
+    recorder, model, places = recorder_of(folder.parent / f"run on {dist.get_world_size()}"), made(), []
+    for step in (0, 2, 4, 6):
+        recorder.step(fill(model, step), step)
+        places.append(recorder.place)
+    recorder.close()
+    return {"place": places[2], "skipped": dict(recorder.skipped)}
+
+
+def moved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """Resumed at step 4 on another number of ranks, by a checkpoint that has its place and by one that has not."""
+    found: dict[str, Any] = {}
+    for told in (True, False):
+        before, run = folder.parent / f"run on {3 - dist.get_world_size()}", folder / f"{dist.get_world_size()} {told}"
+        if dist.get_rank() == 0:
+            shutil.copytree(before, run)
+        dist.barrier()
+        recorder, model = recorder_of(run), made()
+        if told:
+            recorder.resume(("b0", 4))
+        for step in (4, 6, 8):
+            recorder.step(fill(model, step), step)
+        recorder.close()
+        dist.barrier()
+        records = snapshots(RunDirectory.open(run), "1")
+        found["told" if told else "untold"] = [f"{record.branch} {record.step}" for record in records]
+    return {**found, "skipped": dict(recorder.skipped)}
+
+
+def begun_anew(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """What is said where a directory holds the same training on another number of ranks."""
+    try:
+        recorder_of(folder.parent / "run on 2").step(fill(made(), 0), 0)
+    except ValueError as error:
+        return {"said": str(error)}
+    return {}
+
+
 class Listened:
     """A recorder during whose work nothing is said to other ranks."""
 
@@ -235,7 +283,7 @@ def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
         model(torch.randn(4, 8)).square().mean().backward()
     except RuntimeError as error:
         recorder.close(drain=False)
-        print(json.dumps({"training": str(error), "skipped": dict(recorder.skipped)}))
+        print(json.dumps({KILLED: {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True)
         os._exit(3)
     return {}
 
@@ -259,9 +307,12 @@ SCENARIOS = {
     "ddp, a rank that cannot write": (failing, whole),
     "fsdp, a rank that cannot write": (failing, spread),
     "ddp, silent": (silent, whole),
-    "ddp, a rank that is killed": (killed, whole),
+    KILLED: (killed, whole),
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
+    "fsdp, saved": (saved, spread),
+    "fsdp, moved": (moved, spread),
+    "fsdp, begun anew": (begun_anew, spread),
     "fsdp, a rank that cannot show": (out_of_step, spread),
 }
 
@@ -271,13 +322,11 @@ if __name__ == "__main__":
     logging.getLogger("dynamics").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rank, folder, *names = sys.argv[1:]
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=2)
-    found = {}
+    rank, ranks, folder, *names = sys.argv[1:]
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=int(ranks))
     for name in names:
         scenario, made = SCENARIOS[name]
         mine = Path(folder) / name.replace(" ", "_")
-        found[name] = scenario(made, mine)
+        print(json.dumps({name: scenario(made, mine)}), flush=True)
         dist.barrier()
-    print(json.dumps(found))
     dist.destroy_process_group()
