@@ -148,7 +148,7 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     faded = alt.condition(picked, alt.value(1), alt.value(0.15))
     base = alt.Chart(values(curves)).encode(x=x, color=colour, tooltip=tooltip)
     band = base.mark_area(interpolate="step-after").encode(
-        y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q",
+        y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2=alt.Y2("high:Q"),
         opacity=alt.condition(picked, alt.value(0.15), alt.value(0.03)),
     )  # fmt: skip
     line = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(y=share, opacity=faded)

@@ -136,7 +136,7 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
     dots = base.mark_point(filled=True, cursor="pointer").encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
     spans = [row for row in shown if row["start"] < row["step"]]
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
-    spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
+    spanned = lines.encode(x=axis.x("start"), x2=alt.X2("end:Q"), y=y, color=_colour(), tooltip=_TOOLTIP)
     clicked = dots.add_params(alt.selection_point(name="picked", fields=["event"]))
     return alt.layer(*([spanned] if spans else []), clicked, width=WIDTH, height=height)
 

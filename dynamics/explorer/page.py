@@ -57,10 +57,30 @@ class Focus:
         return found[0]["track"] if found else None
 
 
-def drawn(draw: Callable[..., Any], *given: Any) -> Any:
+class Ready(alt.TopLevelMixin):
+    """A chart as the page hands it to marimo, its Vega-Lite made once.
+
+    marimo would copy the chart, check it, and put its rows into files of which the browser asks one by one.
+    """
+
+    def __init__(self, chart: Any) -> None:
+        self.params = getattr(chart, "params", alt.Undefined)
+        self.data = alt.Undefined
+        self.spec = chart.to_dict(validate=False)
+
+    def copy(self, *_: Any, **__: Any) -> Ready:
+        """Itself: nobody changes it."""
+        return self
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """The Vega-Lite."""
+        return dict(self.spec)
+
+
+def drawn(draw: Callable[..., Any], *given: Any) -> Ready:
     """A chart without Altair's checks of it, which take half of the time, and which the tests make."""
     with alt.utils.schemapi.debug_mode(False):
-        return draw(*given)
+        return Ready(draw(*given))
 
 
 def heading(text: str, level: int) -> str:
@@ -70,13 +90,13 @@ def heading(text: str, level: int) -> str:
 
 def clickable(chart: Any) -> bool:
     """Whether a click on the chart picks something."""
-    return getattr(chart, "params", alt.Undefined) is not alt.Undefined and bool(chart.params)
+    return chart.params is not alt.Undefined and bool(chart.params)
 
 
 def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
     """A chart of the whole site, or why there is none."""
     try:
-        return drawn(draw, run, site)
+        return draw(run, site)
     except (OSError, ValueError, RuntimeError) as error:
         return sentence(str(error), f"Not drawn at {site}")
 

@@ -29,7 +29,7 @@ def test_the_scale_follows_the_spacing(steps: list[int], logarithmic: bool) -> N
 )
 def test_ticks_are_labelled_apart_and_begin_with_the_first_step(steps: list[int]) -> None:
     axis = StepAxis.over(steps)
-    ticks = axis.ticks()
+    ticks = axis.ticks
     places = [axis.place(tick) for tick in ticks]
     assert ticks[0] == steps[0]
     assert 1 <= len(ticks) <= 20
