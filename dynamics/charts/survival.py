@@ -137,7 +137,12 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     names = list(dict.fromkeys(row["group"] for row in curves))
     colours = [_COLOURS[_NAMES.index(group.name)] for group in groups]
     picked = alt.selection_point(fields=["group"], bind="legend")
-    x = alt.X("age:Q", title="age (checkpoints)", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=True))
+    x = alt.X(
+        "age:Q",
+        title="age (checkpoints)",
+        axis=alt.Axis(tickMinStep=1, tickCount=12, format="d"),
+        scale=alt.Scale(zero=True),
+    )
     share = alt.Y("share:Q", title="share alive", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))
     colour = alt.Color(
         "group:N",

@@ -72,7 +72,7 @@ def _(kept, published, site):
     window = (
         mo.ui.range_slider(
             steps=steps, value=_at if len(_at) == 2 else None, label="steps", full_width=True,
-            on_change=_moved, debounce=True,
+            on_change=_moved, debounce=True, show_value=True,
         )
         if len(steps) > 1
         else None
@@ -114,12 +114,39 @@ def _(picked, published, set_focus, site, within):
             set_focus(next(iter(page.features_of(event, site.value).values()), None))
 
     table = mo.ui.table(
-        page.listed(found), selection="single", page_size=6, on_change=_chosen, show_download=False,
+        page.listed(run, site.value, found), selection="single", page_size=6, on_change=_chosen, show_download=False,
         show_column_summaries=False, show_data_types=False,
-        label=f"Events of steps {within[0]:,} to {within[1]:,}, by q. Click one to see its features.",
+        label=f"Events of steps {within[0]:,} to {within[1]:,}, by q. Click one to see its features."
+        + (f" What they fire on is said of the first {page.TOLD}." if len(found) > page.TOLD else ""),
     )  # fmt: skip
     table if found else None
     return found, table
+
+
+@app.cell
+def _(site):
+    sought = mo.ui.text(label="Find features that fire on", placeholder="a text, such as self", debounce=True)
+    sought
+    site.value  # another site begins with an empty question
+    return (sought,)
+
+
+@app.cell
+def _(set_focus, site, sought):
+    _rows = page.that_fire_on(run, site.value, sought.value)
+    mo.stop(not sought.value)
+    mo.stop(
+        not _rows, mo.Html(f"<p>No feature fires on {page.escaped(sought.value)} in half of its strongest rows.</p>")
+    )
+    _table = mo.ui.table(
+        _rows, selection="single", page_size=6, show_download=False, show_column_summaries=False, show_data_types=False,
+        label="Features that fire on it in half of their strongest rows or more, since when and until when.",
+        on_change=lambda rows: (
+            set_focus(page.Focus(site.value, rows[0]["to step"], rows[0]["latent"])) if rows else None
+        ),
+    )  # fmt: skip
+    _table
+    return
 
 
 @app.cell

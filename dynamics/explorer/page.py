@@ -14,6 +14,7 @@ from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import Row, Source
 from dynamics.charts.theme import bracketed, harmless, sentence
 from dynamics.explorer.history import Published
+from dynamics.report.fires import fires_on, found
 from dynamics.report.text import escaped, in_context
 from dynamics.store.confined import ConfinedError, ask
 
@@ -40,6 +41,8 @@ where site = $site and step = $step and latent = $latent order by rank limit 12
 """
 BESIDE = "select latent, track, density from feature_history where site = $site and step = $step"
 NEIGHBOURS = 8
+TOLD = 200
+"""Most events of which the table says what they fire on."""
 _CELL = "padding:2px 14px 2px 0;border-bottom:1px solid #d8dee4;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -117,20 +120,34 @@ def events(run: Published, site: str, window: tuple[int, int], picked: dict[str,
     return rows
 
 
-def listed(rows: list[Row]) -> list[Row]:
-    """Events as rows of a table."""
+def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:
+    """Events as rows of a table, the first ``TOLD`` with what their first feature fires on."""
+    places = [next(iter(features_of(row, site).values()), None) if n < TOLD else None for n, row in enumerate(rows)]
+    told = fires_on(Source(run), site, {(place.step, place.latent) for place in places if place})
     return [
         {
             "kind": row["kind"],
             "step": row["step"],
             "from tracks": bracketed(row["parent_tracks"] or []),
             "to tracks": bracketed(row["child_tracks"] or []),
+            "fires on": told.get((place.step, place.latent), "") if place else "",
             "score": round(row["score"], 2),
             "q": "" if row["q_value"] is None else f"{row['q_value']:.2g}",
             "event": row["event"],
         }
-        for row in rows
+        for row, place in zip(rows, places, strict=True)
     ]
+
+
+def that_fire_on(run: Published, site: str, text: str) -> list[Row]:
+    """The features that fire on a text, as rows of a table."""
+    return [
+        {
+            "track": row["track"], "from step": row["first_step"], "to step": row["last_step"],
+            "share of its strongest rows": f"{row['share']:.0%}", "latent": row["latent"],
+        }
+        for row in found(Source(run), site, text)
+    ]  # fmt: skip
 
 
 def features_of(event: Row, site: str) -> dict[str, Focus]:
