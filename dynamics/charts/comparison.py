@@ -96,7 +96,7 @@ def _scattered(axis: StepAxis, dated: list[Row], merged: dict[int, int]) -> Any:
         for (first, second, early), number in sorted(cells.items())
     ]
     largest = max(cells.values())
-    area = alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 1600)])
+    area = alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 600)])
     colour = alt.Color(
         "when:N",
         scale=alt.Scale(domain=list(_WHEN.values()), range=[INK, BAND]),
@@ -187,7 +187,8 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
         for run, measured in found.items() for row in grouped(measured, merged, _PANELS[2:])
         if row[name] is not None
     ]  # fmt: skip
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=alt.Axis(tickCount=3, format=",.3~g"))
+    ticks = alt.Axis(tickCount=3, format=",.3~g", tickMinStep=alt.Undefined if name == "loss" else 1)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=ticks)
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR)
     dots = [base.mark_point(filled=True, opacity=1, size=16)] if len(rows) <= 120 else []
     line = base.mark_line(strokeWidth=1.6)

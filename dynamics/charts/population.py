@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from dynamics.answers import counted
+from dynamics.answers import about, counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
 from dynamics.charts.theme import (
@@ -82,7 +82,7 @@ def _expected(rows: list[Row]) -> str:
     null = {kind: sum(row[f"null_{kind}s"] for row in rows) for kind in _KINDS}
     if not any(null.values()):
         return "Retraining alone gave none of these events, so the grey null band has no height."
-    given = listed(f"{number:.2g} {kind}s" for kind, number in null.items() if number)
+    given = listed(f"{about(number)} {kind}s" for kind, number in null.items() if number)
     return f"Grey band: what retraining alone would give, {given} in all."
 
 
@@ -139,7 +139,7 @@ def _mirrored(row: Row, above: str, below: str) -> Row:
         "fewer": row[below],
         "high": row["null_" + above],
         "low": -row["null_" + below],
-        "band": f"{row['null_' + above]:.2g} {above}, {row['null_' + below]:.2g} {below}",
+        "band": f"{about(row['null_' + above])} {above}, {about(row['null_' + below])} {below}",
     }
 
 

@@ -44,7 +44,7 @@ class StepAxis:
     def logarithmic(self) -> bool:
         """Whether the middle checkpoint lies in the first quarter of the range, as logarithmic spacing puts it."""
         first, last = self.steps[0], self.steps[-1]
-        return len(self.steps) > 3 and self.steps[len(self.steps) // 2] - first < (last - first) / 4
+        return len(self.steps) > 2 and self.steps[len(self.steps) // 2] - first < (last - first) / 4
 
     def place(self, step: int) -> float:
         """Pixels from the left edge of the plot."""

@@ -140,7 +140,9 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     x = alt.X(
         "age:Q",
         title="age (checkpoints)",
-        axis=alt.Axis(tickMinStep=1, tickCount=12, format="d"),
+        axis=alt.Axis(
+            tickMinStep=1, labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')", labelOverlap="greedy"
+        ),
         scale=alt.Scale(zero=True),
     )
     share = alt.Y("share:Q", title="share alive", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))

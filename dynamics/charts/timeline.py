@@ -40,6 +40,8 @@ _SPANS = ("drift", "dormancy")
 _ENDS = " A drift stands where it ends."
 _BUBBLES = 60
 """Most checkpoints whose events are bubbles of their own: more would cover each other."""
+_SPECK = 12.0
+"""Least area of a bubble in square pixels."""
 _STACK = 7
 """Most events of a kind at one checkpoint that are still drawn one by one."""
 _ALONE = 1200
@@ -236,7 +238,8 @@ def _lanes(
         f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180)
     )
     largest = min(36.0 * reach, 700.0, (height / len(lanes)) ** 2 * 0.8)
-    area = alt.Scale(type="linear", domain=[0, reach], range=[0, largest], nice=False)
+    least = min(_SPECK / largest, 1.0) * reach  # fewer events than this are still seen
+    area = alt.Scale(type="linear", domain=[0, least, reach], range=[_SPECK, _SPECK, largest], nice=False)
     size = alt.Size(
         "events:Q",
         scale=area,
