@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,9 +129,9 @@ def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:
         {
             "kind": row["kind"],
             "step": row["step"],
+            "fires on": _unlinked(told.get((place.step, place.latent), "")) if place else "",
             "from tracks": bracketed(row["parent_tracks"] or []),
             "to tracks": bracketed(row["child_tracks"] or []),
-            "fires on": told.get((place.step, place.latent), "") if place else "",
             "score": round(row["score"], 2),
             "q": "" if row["q_value"] is None else f"{row['q_value']:.2g}",
             "event": row["event"],
@@ -139,15 +140,22 @@ def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:
     ]
 
 
-def that_fire_on(run: Published, site: str, text: str) -> list[Row]:
-    """The features that fire on a text, as rows of a table."""
-    return [
+def _unlinked(text: str) -> str:
+    """The same to the eye, without addresses, of which marimo's tables make links and pictures that are asked for."""
+    return re.sub(":(?=//|image)", ":\u2060", text)
+
+
+def that_fire_on(run: Published, site: str, text: str) -> tuple[list[Row], int]:
+    """The features that fire on a text, the surest as rows of a table, and how many there are."""
+    rows = found(Source(run), site, text)
+    shown = [
         {
             "track": row["track"], "from step": row["first_step"], "to step": row["last_step"],
             "share of its strongest rows": f"{row['share']:.0%}", "latent": row["latent"],
         }
-        for row in found(Source(run), site, text)
+        for row in rows
     ]  # fmt: skip
+    return shown, rows[0]["total"] if rows else 0
 
 
 def features_of(event: Row, site: str) -> dict[str, Focus]:
@@ -225,10 +233,12 @@ def neighbours(run: Published, focus: Focus) -> list[Row]:
     beside = Source(run).rows(BESIDE, site=focus.site, step=focus.step)
     others = [row for row in beside if row["latent"] != focus.latent]
     nearest = np.argsort([-cosine[row["latent"]] for row in others])[:NEIGHBOURS]
+    told = fires_on(Source(run), focus.site, {(focus.step, others[i]["latent"]) for i in nearest})
     return [
         {
             "track": others[i]["track"], "latent": others[i]["latent"], "step": focus.step,
-            "cosine": round(float(cosine[others[i]["latent"]]), 3), "fires on": f"{others[i]['density'] or 0:.2%}",
+            "cosine": round(float(cosine[others[i]["latent"]]), 3), "share of rows": f"{others[i]['density'] or 0:.2%}",
+            "fires on": _unlinked(told.get((focus.step, others[i]["latent"]), "")),
         }
         for i in nearest
     ]  # fmt: skip
@@ -252,6 +262,16 @@ def answer(run: Published, sql: str) -> str:
     )
 
 
+EVIDENCE = {
+    "presence_before": "how well the network carries it, before:",
+    "presence_after": "after:",
+    "presence_in_gap": "how well the network carries it in between:",
+    "angle": "turned by, in degrees:",
+    "usual_angle": "others turn by:",
+    "correlation": "fires as before, correlation:",
+    "link_p_value": "p of the link over the gap:",
+}
+"""What the numbers behind an event are, in words."""
 SHOWN = 200
 """Rows of an answer that are drawn."""
 WIDEST = 400
@@ -265,7 +285,8 @@ def _cell(value: Any) -> str:
 
 def evidence(event: Row) -> str:
     """HTML: what an event rests on, in one line."""
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in sorted(dict(event["evidence"] or []).items()))
+    found = sorted(dict(event["evidence"] or []).items(), reverse=True)  # before, then after
+    numbers = "; ".join(f"{EVIDENCE.get(name, name)} {value:.3g}" for name, value in found)
     said = "no q" if event["q_value"] is None else f"p = {event['p_value']:.2g}, q = {event['q_value']:.2g}"
     return (
         f"<p style='margin:0'><b>{escaped(event['kind'])} at step {event['step']:,}</b> · score {event['score']:.3g}, "

@@ -17,7 +17,7 @@ with shares as (
     from contexts where site = $site and track is not null and text is not null group by all
 )
 select track, min(step) as first_step, max(step) as last_step,
-    arg_max(latent, step) as latent, arg_max(share, step) as share
+    arg_max(latent, step) as latent, arg_max(share, step) as share, count(*) over () as total
 from shares where share >= 0.5 group by track order by share desc, first_step, track limit 50
 """
 _BESIDE = 8
@@ -46,7 +46,7 @@ def found(source: Source, site: str, text: str) -> list[Row]:
     """The tracks that, at some checkpoint, fire on ``text`` in half of their strongest rows or more, the surest first.
 
     The firing token must be part of the text. ``first_step`` and ``last_step`` are the checkpoints of which that is so,
-    ``share`` and ``latent`` are those of the last.
+    ``share`` and ``latent`` are those of the last, and ``total`` is how many there are of which 50 are given.
     """
     if not text:
         return []

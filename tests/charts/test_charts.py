@@ -346,3 +346,8 @@ def test_one_pointer_for_all_panels(draw: Draw, history: SyntheticRun) -> None:
     assert pointer["select"]["on"] == "pointermove"
     drawn = [{layer.get("name") for layer in panel["layer"]} for panel in spec["vconcat"]]
     assert all(names & set(pointer["views"]) for names in drawn)
+    for panel in spec["vconcat"]:
+        kinds = [layer["mark"]["type"] for layer in panel["layer"]]
+        [at] = [number for number, layer in enumerate(panel["layer"]) if layer.get("name") in pointer["views"]]
+        assert "step" in {told["field"] for told in panel["layer"][at]["encoding"]["tooltip"]}
+        assert not {"area", "line", "bar"} & set(kinds[at:])

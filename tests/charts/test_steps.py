@@ -13,6 +13,8 @@ from tests.charts.synthetic import steps_of
     ("steps", "logarithmic"),
     [
         ([0, 1000], False),
+        ([0, 378, 143_000], True),
+        ([0, 500, 1000], False),
         (range(0, 10_001, 500), False),
         (steps_of(25), True),
         (steps_of(200), True),
