@@ -198,8 +198,10 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
 
 def _pointer(axis: StepAxis, rows: list[Row], name: str, *, lowest: bool) -> Any:
     """Tells at a step what either run has there."""
+    # No number where a run has none: a null would be told as 0.
     told = {step: {"step": step, **dict.fromkeys(RUNS, "none")} for step in sorted({row["step"] for row in rows})}
     for row in rows:
-        told[row["step"]][row["run"]] = f"{row['value']:,.4g}"
-    tooltip = [alt.Tooltip("step:Q", format=",d"), *(alt.Tooltip(f"{run}:N", title=f"{name}, {run}") for run in RUNS)]
+        told[row["step"]][row["run"]] = row["value"]
+    tooltip = [alt.Tooltip("step:Q", format=",d")]
+    tooltip += [alt.Tooltip(f"{run}:Q", title=f"{name}, {run}", format=",.4~g") for run in RUNS]
     return pointed(axis, values(list(told.values())), tooltip, labels=lowest)

@@ -97,11 +97,12 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
         alt.Tooltip("mean_drift:Q", title="median turn, °", format=".1f"),
-        alt.Tooltip("low:Q", title="10 % turn less than, °", format=".1f"),
-        alt.Tooltip("high:Q", title="10 % turn more than, °", format=".1f"),
+        alt.Tooltip("low:Q", title="10 % below, °", format=".1f"),
+        alt.Tooltip("high:Q", title="10 % above, °", format=".1f"),
         alt.Tooltip("null_drift:Q", title="null arm, mean, °", format=".1f"),
         alt.Tooltip("null_drift_high:Q", title="null arm, largest, °", format=".1f"),
     ]
+    tooltip = [part for part in tooltip if any(row[part.shorthand.removesuffix(":Q")] is not None for row in rows)]
     y = alt.Y("mean_drift:Q", title="turned (degrees)", scale=scale, axis=alt.Axis(tickCount=6))
     shown = values(rows)
     base = alt.Chart(shown).encode(x=axis.x())

@@ -104,9 +104,10 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
     y_axis = alt.Axis(format="d", labelExpr="format(abs(datum.value), ',d')", tickMinStep=1, tickCount=5)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("up:Q", title=above),
-        alt.Tooltip("fewer:Q", title=below),
-        alt.Tooltip("band:N", title="retraining alone"),
+        alt.Tooltip("up:Q", title=above, format=",d"),
+        alt.Tooltip("fewer:Q", title=below, format=",d"),
+        alt.Tooltip("high:Q", title=f"null {above}", format=".2~g"),
+        alt.Tooltip("lower:Q", title=f"null {below}", format=".2~g"),
     ]
     rows_shown = values(shown)
     base = alt.Chart(rows_shown).encode(x=axis.x(labels=labels))
@@ -139,7 +140,7 @@ def _mirrored(row: Row, above: str, below: str) -> Row:
         "fewer": row[below],
         "high": row["null_" + above],
         "low": -row["null_" + below],
-        "band": f"{about(row['null_' + above])} {above}, {about(row['null_' + below])} {below}",
+        "lower": row["null_" + below],
     }
 
 

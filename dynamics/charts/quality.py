@@ -87,7 +87,7 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     told = column == _PANELS[0][0] and bool(shown["seed"])
     colour = alt.Color("arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if told else None)
     tooltip = [
-        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("arm:N"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
+        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
         alt.Tooltip("l0:Q", format=".1f", title="L0"), alt.Tooltip("dead:Q", format=".1%", title="dead"),
     ]  # fmt: skip
     rows = values(shown["chain"])

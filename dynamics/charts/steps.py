@@ -147,7 +147,8 @@ def _joined(step: int, parts: list[Row], summed: tuple[str, ...]) -> Row:
 def pointed(axis: StepAxis, rows: Any, tooltip: list[alt.Tooltip], *, labels: bool) -> Any:
     """An upright line at the checkpoint nearest to the pointer, in every panel at once, and what is told of it.
 
-    It takes the pointer from all that is drawn before it: areas and curves, which need tell nothing themselves.
+    It takes the pointer from all that is drawn before it: areas and curves, which need tell nothing themselves. The
+    tooltip can tell numbers with a format only: Vega-Lite forgets that a nearest mark's datum is one level down.
     """
     rule = alt.Chart(rows, name=_POINTED).mark_rule(color=FAINT, strokeWidth=1)
     # Spelled out: what alt.condition gives is checked against the whole schema, which takes longer than all the rest.

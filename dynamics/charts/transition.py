@@ -98,7 +98,7 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=not loss, nice=True), axis=y_axis)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4g"),
+        alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4~g"),
     ]
     shown = values(rows)
     base = alt.Chart(shown).encode(x=axis.x(labels=lowest), y=y)

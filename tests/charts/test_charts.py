@@ -349,5 +349,7 @@ def test_one_pointer_for_all_panels(draw: Draw, history: SyntheticRun) -> None:
     for panel in spec["vconcat"]:
         kinds = [layer["mark"]["type"] for layer in panel["layer"]]
         [at] = [number for number, layer in enumerate(panel["layer"]) if layer.get("name") in pointer["views"]]
-        assert "step" in {told["field"] for told in panel["layer"][at]["encoding"]["tooltip"]}
+        told = panel["layer"][at]["encoding"]["tooltip"]
+        assert "step" in {part["field"] for part in told}
+        assert all(part["type"] == "quantitative" and part["format"] for part in told)  # others are told as undefined
         assert not {"area", "line", "bar"} & set(kinds[at:])
