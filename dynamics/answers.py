@@ -62,6 +62,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def about(number: float) -> str:
+    """An expected count: ``0.67``, ``1.9``, ``230,000``."""
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+
+
 def size(n_bytes: int) -> str:
     """``12.6 MB``, ``1.2 GB``."""
     unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if n_bytes >= scale), ("kB", 1e3))

@@ -16,7 +16,10 @@ from dynamics.files.snapshots import load_activations, snapshots
 from dynamics.run import Run
 from dynamics.tracking.linking import matching
 
-LIVE = "select latent, track from feature_history where site = $site and step = $step"
+LIVE = """
+select latent, track from feature_history where site = $site and step = $step
+order by density * mean_activation desc, track
+"""
 ONSETS = "select track, step, censored from onsets where site = $site"
 WINDOWS = "select from_step, to_step, peak_step, p_value from transitions where site = $site order by p_value"
 ALIKE = 0.3
@@ -36,6 +39,9 @@ class Compared:
     the first checkpoint (``early``), and their overlap in [0, 1]."""
     chance: list[float]
     """Overlaps of what the same rule matches where the rows of one run are shifted against the other's."""
+    alone: tuple[list[Row], list[Row]]
+    """Features of either run that the other has nothing like, those that fire most first: track and latent, and the
+    largest ``overlap`` in [0, 1] with any feature of the other run."""
     windows: tuple[list[Row], list[Row]]
     """Transitions of either run, the surest first."""
 
@@ -68,14 +74,17 @@ def _compared(first: Run, second: Run, site: str) -> Compared:
         raise ValueError(
             f"{site}: the runs were shown different probes, so where their features fire cannot be compared"
         )
-    pairs = _matched(_overlap(sides[0].fires, sides[1].fires))
+    overlap = _overlap(sides[0].fires, sides[1].fires)
+    pairs = _matched(overlap)
     onsets = [{row["track"]: row for row in Source(run).rows(ONSETS, site=site)} for run in (first, second)]
     shared = [_pair(sides, onsets, *pair) for pair in sorted(pairs, key=lambda pair: -pair[2])]
     # A shift by half of the probe leaves each feature's own rows as they are and breaks what the two have in common.
     shifted = sp.csr_array(sp.vstack([sides[1].fires[_half(sides[1]) :], sides[1].fires[: _half(sides[1])]]))
     chance = [overlap for _, _, overlap in _matched(_overlap(sides[0].fires, shifted))]
     windows = [Source(run).rows(WINDOWS, site=site) for run in (first, second)]
-    return Compared(site, step, (len(sides[0].tracks), len(sides[1].tracks)), shared, chance, (windows[0], windows[1]))
+    alone = (_alone(sides[0], overlap), _alone(sides[1], csr_array(overlap.T)))
+    features = (len(sides[0].tracks), len(sides[1].tracks))
+    return Compared(site, step, features, shared, chance, alone, (windows[0], windows[1]))
 
 
 @dataclass(frozen=True)
@@ -106,21 +115,31 @@ def _fires(run: Run, site: str, step: int) -> _Side:
 
 
 def _overlap(a: csr_array, b: csr_array) -> csr_array:
-    """Jaccard indices of the features of two runs, [features, features], without those below ``ALIKE``."""
+    """Jaccard indices of the features of two runs, [features, features]."""
     both = sp.coo_array(a.T @ b)
     sizes = [np.asarray(side.sum(axis=0)).ravel() for side in (a, b)]
     i, j = both.coords
     jaccard = both.data / (sizes[0][i] + sizes[1][j] - both.data)
-    kept = jaccard >= ALIKE
-    return csr_array((jaccard[kept], (i[kept], j[kept])), shape=both.shape)
+    return csr_array((jaccard, (i, j)), shape=both.shape)
 
 
 def _matched(overlap: csr_array) -> list[tuple[int, int, float]]:
-    """The one-to-one pairs of largest summed overlap; every feature may stay alone."""
+    """The one-to-one pairs of largest summed overlap, none below ``ALIKE``; every feature may stay alone."""
     found = sp.coo_array(overlap)
-    i, j = (side.astype(np.int64) for side in found.coords)
-    chosen = matching(i, j, found.data, overlap.shape, 0.0)
-    return [(int(i[n]), int(j[n]), float(found.data[n])) for n in chosen]
+    alike = found.data >= ALIKE
+    i, j = (side[alike].astype(np.int64) for side in found.coords)
+    data = found.data[alike]
+    chosen = matching(i, j, data, overlap.shape, 0.0)
+    return [(int(i[n]), int(j[n]), float(data[n])) for n in chosen]
+
+
+def _alone(side: _Side, overlap: csr_array) -> list[Row]:
+    """The features of a run that are like none of the other's; ``overlap`` has a row for each of them."""
+    best = overlap.max(axis=1).toarray().ravel() if overlap.shape[1] else np.zeros(overlap.shape[0])
+    return [
+        {"track": side.tracks[n], "latent": side.latents[n], "overlap": float(best[n])}
+        for n in range(len(side.tracks)) if best[n] < ALIKE
+    ]  # fmt: skip
 
 
 def _pair(sides: list[_Side], onsets: list[dict[int, Row]], i: int, j: int, overlap: float) -> Row:
@@ -144,6 +163,10 @@ def _told(c: Compared) -> list[str]:
         f"{c.site}, step {c.step:,}: {counted(len(c.shared), 'feature')} of {a:,} and {b:,} fire on the same rows "
         f"(at least {ALIKE:.0%} of those where either does); by chance {len(c.chance):,} would."
     ]
+    first, second = (len(side) for side in c.alone)
+    lines.append(
+        f"  {counted(first, 'feature')} of the first run and {second:,} of the second are like none of the other's."
+    )
     return [*lines, *_dates(c.shared), *_windows(c)]
 
 
@@ -159,11 +182,16 @@ def _dates(shared: list[Row]) -> list[str]:
         f"second, {order[1]:,} at the same step."
     )
     # Where a feature was there at the first checkpoint, how long before is not known, and so no ratio either.
-    apart = [abs(np.log(x / y)) for x, y in (row["onsets"] for row in known if not any(row["early"])) if x and y]
-    if not apart:
+    both = [(x, y) for x, y in (row["onsets"] for row in known if not any(row["early"])) if x and y]
+    if not both:
         return [told]
-    factor = f"a factor of {np.exp(np.median(apart)):.2g} apart in the median"
-    return [told, f"  The onsets of the {len(apart):,} that came after the first checkpoint in both are {factor}."]
+    if len(both) == 1:
+        [(x, y)] = both
+        when = f"both at step {x:,}" if x == y else f"at step {x:,} and at step {y:,}"
+        return [told, f"  One came after the first checkpoint in both: {when}."]
+    factor = np.exp(np.median([abs(np.log(x / y)) for x, y in both]))
+    apart = "no step apart in the median" if factor == 1 else f"a factor of {factor:.3g} apart in the median"
+    return [told, f"  {len(both):,} came after the first checkpoint in both, {apart}."]
 
 
 def _windows(c: Compared) -> list[str]:

@@ -13,7 +13,7 @@ from dynamics import charts
 from dynamics.charts.comparison import onset_pairs
 from dynamics.charts.theme import MARKS
 from dynamics.cli import main
-from dynamics.comparison import Compared, _matched, _overlap, compare, comparison_text
+from dynamics.comparison import Compared, _alone, _matched, _overlap, _Side, compare, comparison_text
 from dynamics.files.layout import RunDirectory
 from dynamics.store.store import build
 from tests.charts.synthetic import SITES, synthetic_run
@@ -27,6 +27,7 @@ def test_a_run_shares_all_its_features_with_itself(analysed: Path) -> None:
     assert len(found.chance) < len(found.shared) / 2
     assert all(row["first"] == row["second"] and row["overlap"] == 1 for row in found.shared)
     assert all(first == second for first, second in (row["onsets"] for row in found.shared))
+    assert found.alone == ([], [])
 
 
 def test_features_are_matched_one_to_one_by_their_rows() -> None:
@@ -39,9 +40,13 @@ def test_features_are_matched_one_to_one_by_their_rows() -> None:
     assert len({i for i, _, _ in found}) == len({j for _, j, _ in found}) == len(found)
 
 
-def test_nothing_alike_is_no_match() -> None:
+def test_nothing_alike_is_no_match_and_alone() -> None:
     a, b = csr_array(np.eye(8)[:, :4]), csr_array(np.eye(8)[:, 4:])
     assert _matched(_overlap(a, b)) == []
+    assert [row["track"] for row in _alone(_Side(a, [5, 6, 7, 8], [0, 1, 2, 3], "p"), _overlap(a, b))] == [5, 6, 7, 8]
+    half = csr_array(np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [0, 1]]))
+    [row] = _alone(_Side(half, [5, 6], [0, 1], "p"), _overlap(half, csr_array(np.array([[1.0], [1], [0], [0], [0]]))))
+    assert (row["track"], row["overlap"]) == (6, 0.2)
 
 
 def test_transitions_that_overlap_are_shared() -> None:
@@ -49,11 +54,12 @@ def test_transitions_that_overlap_are_shared() -> None:
     common = {"first": 0, "second": 1, "overlap": 0.8}
     onsets = [([10, 40], [False, False]), ([0, 0], [True, True]), ([0, 50], [True, False]), ([None, 3], [False, False])]
     shared = [{**common, "onsets": steps, "early": early} for steps, early in onsets]
-    told = comparison_text([Compared("mlp", 100, (5, 7), shared, [], windows)])
+    told = comparison_text([Compared("mlp", 100, (5, 7), shared, [], ([{}], [{}, {}]), windows)])
+    assert "1 feature of the first run and 2 of the second are like none of the other's." in told
     assert "4 features of 5 and 7 fire" in told
     assert "Of 3 shared features with an onset in both runs, 1 were there at the first checkpoint of both" in told
     assert "2 came earlier in the first run, 0 in the second, 0 at the same step." in told
-    assert "The onsets of the 1 that came after the first checkpoint in both are a factor of 4 apart" in told
+    assert "One came after the first checkpoint in both: at step 10 and at step 40." in told
     assert "Both reorganise: steps 10 to 30 and 20 to 50." in told
     assert "Only the second run reorganises in steps 90 to 99." in told
 

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from dynamics.charts.rows import Source
+from dynamics.charts.theme import harmless
 from dynamics.report import html, report
+from dynamics.report.evidence import event_table
+from dynamics.report.fires import fires_on, found
 from dynamics.report.text import escaped, in_context, visible
 from tests.charts.synthetic import HOSTILE, SITES, SyntheticRun, empty_run, steps_of, synthetic_run, write_dictionaries
 
@@ -72,6 +78,58 @@ def test_every_chart_has_a_valid_spec_and_its_sql(page: str) -> None:
     assert all(spec["$schema"] for spec in structure.specs())
     assert all("<" not in text for a, text in structure.scripts if a.get("type") == "application/json")
     assert page.count("<summary>SQL</summary>") == len(charts) + 1 + len(SITES)
+
+
+def test_the_sql_behind_a_figure_gives_its_numbers(page: str) -> None:
+    source, held = Source(synthetic_run(25)), set()
+    printed = re.findall(r"</script><details><summary>SQL</summary><pre>(.*?)</pre>", page, flags=re.DOTALL)
+    for spec, sql in zip(Structure(page).specs(), printed, strict=True):
+        drawn = [row for rows in cast("dict[str, Any]", spec["datasets"]).values() for row in rows]
+        answers = [row for query in unescape(sql).split(";\n\n") for row in source.rows(query)]
+        held |= _given(drawn, answers)
+    assert held == PLAIN
+
+
+PLAIN = {"live", "features", "null_drift", "mean_drift", "turned", "fvu", "l0", "dead", "value"}
+"""Columns that figures draw as they come, not counted or summed."""
+
+
+def _given(drawn: list[dict[str, Any]], answers: list[dict[str, Any]]) -> set[str]:
+    """Columns of a figure that its SQL has too: each number drawn at a step must be one that the SQL gives there."""
+    found: set[str] = set()
+    for row in drawn:
+        for name in PLAIN & row.keys() if "step" in row else ():
+            there = [answer for answer in answers if answer.get("step") == row["step"]]
+            assert any(row[name] == harmless(value) for answer in there for value in answer.values()), (name, row)
+            found.add(name)
+    return found
+
+
+def test_what_events_fire_on_is_said_in_a_few_characters() -> None:
+    run = synthetic_run(25)
+    source = Source(run)
+    [place, *_] = source.rows(
+        f"select step, latent, text from contexts where site = '{SITES[0]}' and rank = 0 and text = ' of'"
+    )
+    told = fires_on(source, SITES[0], {(place["step"], place["latent"])})
+    [text] = told.values()
+    assert "[ of] and so" in text
+    assert fires_on(source, SITES[0], set()) == {}
+    assert "<th>fires on</th>" in event_table(source, SITES[0])
+
+
+def test_features_are_found_by_a_text_that_their_token_is_part_of() -> None:
+    run = synthetic_run(25)
+    source = Source(run)
+    rows = found(source, SITES[0], "house")
+    counted = f"""
+        select track, step from contexts where site = '{SITES[0]}' and track is not null
+        group by all having avg((text = ' house')::int) >= 0.5
+    """
+    assert {row["track"] for row in rows} == {row["track"] for row in source.rows(counted)}
+    assert rows[0]["total"] == len(rows)
+    assert found(source, SITES[0], "") == found(source, SITES[0], "no such text") == []
+    assert found(source, SITES[0], "%' or 1=1 --") == []
 
 
 def test_stays_small(page: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, finished, note, sentence, values
+from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, finished, layered, note, sentence, values
 
 BOTH = """
 select p.step, p.live, p.births, p.deaths, p.splits, p.merges, c.loss
@@ -61,7 +61,7 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
     tooltip = [alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("what:N"), alt.Tooltip("features:Q", format=",d")]
     y = alt.Y("features:Q", stack=None, axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d"))
     drawn = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
-        x=x.scale(domain=[0, 1], nice=False), x2="high:Q", y=y, color=colour, tooltip=tooltip
+        x=x.scale(domain=[0, 1], nice=False), x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip
     )  # fmt: skip
     how = "Features are matched one to one by the probe rows they fire on, where they share at least 30 % of them."
     return finished(drawn.properties(width=WIDTH, height=150), title, [f"{place}. {how}"], "")
@@ -96,7 +96,7 @@ def _scattered(axis: StepAxis, dated: list[Row], merged: dict[int, int]) -> Any:
         for (first, second, early), number in sorted(cells.items())
     ]
     largest = max(cells.values())
-    area = alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 1600)])
+    area = alt.Scale(domain=[0, largest], range=[0, min(60 * largest, 600)])
     colour = alt.Color(
         "when:N",
         scale=alt.Scale(domain=list(_WHEN.values()), range=[INK, BAND]),
@@ -113,7 +113,7 @@ def _scattered(axis: StepAxis, dated: list[Row], merged: dict[int, int]) -> Any:
     line = alt.Chart(values(ends)).mark_line(color=FAINT, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y)
     dots = alt.Chart(values(rows)).mark_circle(opacity=0.85, stroke="white", strokeWidth=0.5)
     size = alt.Size("features:Q", scale=area, legend=None)
-    return alt.layer(line, dots.encode(x=x, y=y, size=size, color=colour, tooltip=tooltip), width=_SIDE, height=_SIDE)
+    return layered(line, dots.encode(x=x, y=y, size=size, color=colour, tooltip=tooltip), width=_SIDE, height=_SIDE)
 
 
 _WHEN = {False: "came later in one run at least", True: "there at the first checkpoint of both"}
@@ -174,9 +174,11 @@ def _transitions(axis: StepAxis, windows: list[Row]) -> Any:
     ]  # fmt: skip
     y = alt.Y("run:N", sort=list(RUNS), scale=alt.Scale(domain=list(RUNS)), title=None)
     base = alt.Chart(values(windows)).encode(y=y, color=_COLOUR, tooltip=tooltip)
-    spans = base.mark_rule(strokeWidth=7, opacity=0.45).encode(x=axis.x("from_step", labels=False), x2="to_step:Q")
+    spans = base.mark_rule(strokeWidth=7, opacity=0.45).encode(
+        x=axis.x("from_step", labels=False), x2=alt.X2("to_step:Q")
+    )
     peaks = base.mark_tick(thickness=2, size=16).encode(x=axis.x("peak_step", labels=False))
-    return alt.layer(spans, peaks, note("transitions", x=14, y=-9, bold=True), width=WIDTH, height=44)
+    return layered(spans, peaks, note("transitions", x=14, y=-9, bold=True), width=WIDTH, height=44)
 
 
 def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], name: str, *, lowest: bool) -> Any:
@@ -185,10 +187,21 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
         for run, measured in found.items() for row in grouped(measured, merged, _PANELS[2:])
         if row[name] is not None
     ]  # fmt: skip
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=alt.Axis(tickCount=3, format=",.3~g"))
-    tooltip = [alt.Tooltip("run:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("value:Q", title=name)]
-    base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR, tooltip=tooltip)
-    layers = [pointed(axis, rows, labels=lowest), base.mark_line(strokeWidth=1.6), note(name, x=14, y=-9, bold=True)]
-    if len(rows) <= 120:
-        layers.insert(2, base.mark_point(filled=True, opacity=1, size=16))
-    return alt.layer(*layers, width=WIDTH, height=74)
+    ticks = alt.Axis(tickCount=3, format=",.3~g", tickMinStep=alt.Undefined if name == "loss" else 1)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=ticks)
+    base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR)
+    dots = [base.mark_point(filled=True, opacity=1, size=16)] if len(rows) <= 120 else []
+    line = base.mark_line(strokeWidth=1.6)
+    pointer = _pointer(axis, rows, name, lowest=lowest)
+    return layered(line, *dots, note(name, x=14, y=-9, bold=True), pointer, width=WIDTH, height=74)
+
+
+def _pointer(axis: StepAxis, rows: list[Row], name: str, *, lowest: bool) -> Any:
+    """Tells at a step what either run has there."""
+    # No number where a run has none: a null would be told as 0.
+    told = {step: {"step": step, **dict.fromkeys(RUNS, "none")} for step in sorted({row["step"] for row in rows})}
+    for row in rows:
+        told[row["step"]][row["run"]] = row["value"]
+    tooltip = [alt.Tooltip("step:Q", format=",d")]
+    tooltip += [alt.Tooltip(f"{run}:Q", title=f"{name}, {run}", format=",.4~g") for run in RUNS]
+    return pointed(axis, values(list(told.values())), tooltip, labels=lowest)

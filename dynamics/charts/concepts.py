@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, harmless, listed, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, harmless, layered, listed, sentence, values
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import load_probe
 from dynamics.files.saes import SaeRecord, load_sae, sae_records
@@ -143,4 +143,4 @@ def _panel(axis: StepAxis, rows: list[Row], told: Row, *, lowest: bool) -> Any:
     title = alt.TitleParams(
         harmless(f"{told['concept']}: {when}"), fontSize=11, fontWeight="normal", offset=7, anchor="start"
     )
-    return alt.layer(*layers, width=axis.width, height=70, title=title)
+    return layered(*layers, width=axis.width, height=70, title=title)

@@ -8,8 +8,21 @@ import altair as alt
 
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, finished, listed, note, sentence, values
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
+from dynamics.charts.theme import (
+    BAND,
+    FAINT,
+    INK,
+    KINDS,
+    MARKS,
+    WIDTH,
+    finished,
+    layered,
+    listed,
+    note,
+    sentence,
+    values,
+)
 
 DRIFT = """
 select step, mean_drift, null_drift, null_drift_high
@@ -84,26 +97,31 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
         alt.Tooltip("mean_drift:Q", title="median turn, °", format=".1f"),
-        alt.Tooltip("low:Q", title="10 % turn less than, °", format=".1f"),
-        alt.Tooltip("high:Q", title="10 % turn more than, °", format=".1f"),
+        alt.Tooltip("low:Q", title="10 % below, °", format=".1f"),
+        alt.Tooltip("high:Q", title="10 % above, °", format=".1f"),
         alt.Tooltip("null_drift:Q", title="null arm, mean, °", format=".1f"),
         alt.Tooltip("null_drift_high:Q", title="null arm, largest, °", format=".1f"),
     ]
+    tooltip = [part for part in tooltip if any(row[part.shorthand.removesuffix(":Q")] is not None for row in rows)]
     y = alt.Y("mean_drift:Q", title="turned (degrees)", scale=scale, axis=alt.Axis(tickCount=6))
-    base = alt.Chart(values(rows)).encode(x=axis.x(), tooltip=tooltip)
+    shown = values(rows)
+    base = alt.Chart(shown).encode(x=axis.x())
     if len(rows) == 1:
-        return _single(axis, rows, base, y)
+        return _single(axis, rows, base.encode(tooltip=tooltip), y)
     null = [
         base.mark_area(color=BAND, opacity=0.6).encode(
-            y=alt.Y("null_drift_high:Q", title="turned (degrees)", scale=scale), y2=alt.datum(0)
+            y=alt.Y("null_drift_high:Q", title="turned (degrees)", scale=scale), y2=alt.Y2Datum(0)
         ),
         base.mark_line(color=FAINT, strokeDash=[4, 3], strokeWidth=1.2).encode(y=alt.Y("null_drift:Q", scale=scale)),
     ]
-    middle = base.mark_area(color=KINDS["drift"], opacity=0.25).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    middle = base.mark_area(color=KINDS["drift"], opacity=0.25).encode(
+        y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high:Q")
+    )
     line = base.mark_line(color=INK, strokeWidth=1.8).encode(y=y)
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
     turned = [_rotated(axis, rotated, scale)] if rotated else []
-    return alt.layer(middle, *null, line, points, *turned, width=WIDTH, height=240)
+    pointer = pointed(axis, shown, tooltip, labels=True)
+    return stacked([layered(middle, *null, line, points, pointer, *turned, width=WIDTH, height=240)])
 
 
 def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:
@@ -119,11 +137,16 @@ def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:
 
 def _single(axis: StepAxis, rows: list[Row], base: Any, y: alt.Y) -> Any:
     """One pair of checkpoints: a point with its spread beside the null's, since areas need two."""
-    bar = base.mark_rule(strokeWidth=9, color=KINDS["drift"], opacity=0.35).encode(y=alt.Y("low:Q"), y2="high:Q")
+    bar = base.mark_rule(strokeWidth=9, color=KINDS["drift"], opacity=0.35).encode(
+        y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
+    )
     band = alt.Chart(values(rows)).mark_rect(color=BAND, opacity=0.6)
     null = band.encode(
-        x=alt.value(0), x2=alt.value(WIDTH), y=alt.Y("null_drift_high:Q", title="turned (degrees)"), y2=alt.datum(0)
+        x=alt.XValue(0),
+        x2=alt.X2Value(WIDTH),
+        y=alt.Y("null_drift_high:Q", title="turned (degrees)"),
+        y2=alt.Y2Datum(0),
     )
     point = base.mark_point(color=INK, filled=True, opacity=1, size=50).encode(y=y)
     words = [null, note("null arm", x=6, y=232, colour=FAINT)] if rows[0]["null_drift_high"] is not None else []
-    return alt.layer(*words, bar, point, width=WIDTH, height=240)
+    return layered(*words, bar, point, width=WIDTH, height=240)

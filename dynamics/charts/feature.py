@@ -9,7 +9,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, layered, values
 
 LIFE = """
 select step, latent, density, mean_activation, angle_from_start, turned, null_turned
@@ -66,7 +66,8 @@ def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[st
         alt.Tooltip("latent:Q", format="d"),
         alt.Tooltip(f"{column}:Q", title=unit, format=numbers),
     ]
-    base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip)
+    shown = values(rows)
+    base = alt.Chart(shown).encode(x=axis.x(labels=lowest), y=y)
     colour = alt.Color("kind:N", scale=alt.Scale(domain=list(KINDS), range=list(KINDS.values())), legend=None)
     said = [
         alt.Tooltip("kind:N"),
@@ -76,8 +77,8 @@ def _panel(axis: StepAxis, rows: list[Row], happened: list[Row], panel: tuple[st
     dots = alt.OverlayMarkDef(color=INK, filled=True, opacity=1, size=24 if len(rows) <= 60 else 9)
     events = alt.Chart(values(happened[:300])).mark_rule(strokeWidth=1.6, strokeDash=[4, 2])
     layers = [
-        pointed(axis, rows, labels=lowest),
-        events.encode(x=axis.x(labels=lowest), color=colour, tooltip=said),
         base.mark_line(color=FAINT, strokeWidth=1.4, point=dots),
+        pointed(axis, shown, tooltip, labels=lowest),
+        events.encode(x=axis.x(labels=lowest), color=colour, tooltip=said),
     ]
-    return alt.layer(*(layers if happened else [layers[0], *layers[2:]]), width=WIDTH, height=76)
+    return layered(*(layers if happened else layers[:2]), width=WIDTH, height=76)

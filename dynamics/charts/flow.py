@@ -187,7 +187,7 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
         alt.Chart(values([row for row in ribbons if row["solid"] is solid]))
         .mark_area(interpolate="monotone")
         .encode(
-            x=x, y=y, y2="y2:Q", detail="key:N", color=colour,
+            x=x, y=y, y2=alt.Y2("y2:Q"), detail=alt.Detail("key:N"), color=colour,
             opacity=alt.condition(hover, alt.value(strong[solid]), alt.value(0.1)),
             tooltip=[alt.Tooltip("band:N"), alt.Tooltip("what:N", title="tracks")],
         )
@@ -195,7 +195,7 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
     ]  # fmt: skip
     bars = (
         alt.Chart(values(blocks)).mark_rect().encode(
-            x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour,
+            x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), color=colour,
             tooltip=[alt.Tooltip("band:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("tracks:Q", format=",d")],
         ).add_params(hover)
     )  # fmt: skip
@@ -204,8 +204,12 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
         for i, step in enumerate(columns)
     ]
     ends = alt.Chart(values(told)).encode(x=x)
-    below = ends.mark_text(dy=12, fontSize=11, color=SOFT, baseline="top").encode(y=alt.value(_HEIGHT), text="said:N")
-    above = ends.mark_text(dy=-6, fontSize=11, color=INK).encode(y=alt.value(0), text=alt.Text("tracks:Q", format=",d"))
+    below = ends.mark_text(dy=12, fontSize=11, color=SOFT, baseline="top").encode(
+        y=alt.YValue(_HEIGHT), text=alt.Text("said:N")
+    )
+    above = ends.mark_text(dy=-6, fontSize=11, color=INK).encode(
+        y=alt.YValue(0), text=alt.Text("tracks:Q", format=",d")
+    )
     words = [
         note("optimiser step", x=WIDTH / 2, y=_HEIGHT + 34, align="center"),
         note("live tracks", x=WIDTH / 2, y=-26, align="center"),

@@ -9,8 +9,8 @@ import altair as alt
 
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, finished, values
+from dynamics.charts.steps import StepAxis, grouped, stacked
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, finished, layered, values
 
 LINEAGE = "select lineage from tracks where site = $site and track = $track"
 FAMILY = """
@@ -53,7 +53,8 @@ def lineage(run: History, site: str, track: int) -> Any:
     rest = [row for row in family if row["track"] not in lanes]
     drawn = _lanes(axis, family, branches, lanes, track, lowest=not rest)
     if rest:
-        drawn = alt.vconcat(drawn, _rest(axis, rest), spacing=18)
+        drawn = stacked([drawn, _rest(axis, rest)], spacing=18)
+    drawn.params = [alt.TopLevelSelectionParameter(name="picked", select=_PICKED, views=["lanes"])]
     subtitle = [
         f"{site}. One lane per track, thick: track {track}. Green dot: birth. Cross: death. Grey dot: a track "
         "begins without a published birth. Lines between lanes: splits, merges, buds.",
@@ -134,17 +135,23 @@ def _lanes(
     room = 26 if len(lanes) <= 16 else 15
     y = alt.Y("lane:Q", scale=alt.Scale(domain=[len(lanes) - 0.5, -0.5], nice=False), axis=None)
     members = [_member(row, lanes[row["track"]], track) for row in family if row["track"] in lanes]
-    base = alt.Chart(values(members)).encode(y=y, tooltip=_TOOLTIP)
-    life = base.mark_rule(strokeCap="round", opacity=0.85, cursor="pointer").encode(
-        x=axis.x("first_step", labels=lowest),
-        x2="last_step:Q",
-        color=alt.Color("colour:N", scale=None),
-        strokeWidth=alt.StrokeWidth("width:Q", scale=None),
+    shown = values(members)
+    base = alt.Chart(shown).encode(y=y, tooltip=_TOOLTIP)
+    life = (
+        alt.Chart(shown, name="lanes")
+        .mark_rule(strokeCap="round", opacity=0.85, cursor="pointer")
+        .encode(
+            x=axis.x("first_step", labels=lowest),
+            x2=alt.X2("last_step:Q"),
+            y=y,
+            color=alt.Color("colour:N", scale=None),
+            strokeWidth=alt.StrokeWidth("width:Q", scale=None),
+            tooltip=_TOOLTIP,
+        )
     )
-    life = life.add_params(alt.selection_point(name="picked", fields=["track"]))
     name = base.mark_text(
         align="left", baseline="bottom", dx=5, dy=-3 if room > 15 else -2, fontSize=10 if room > 15 else 8.5, color=SOFT
-    ).encode(x=axis.x("first_step", labels=lowest), text="name:N")
+    ).encode(x=axis.x("first_step", labels=lowest), text=alt.Text("name:N"))
     starts = base.mark_point(filled=True, size=26, opacity=1).encode(
         x=axis.x("first_step", labels=lowest), color=alt.Color("colour:N", scale=None)
     )
@@ -155,9 +162,10 @@ def _lanes(
         *_ends(axis, branches, members, lanes, y, lowest=lowest),
         name,
     ]
-    return alt.layer(*layers, width=WIDTH, height=max(60, room * len(lanes)))
+    return layered(*layers, width=WIDTH, height=max(60, room * len(lanes)))
 
 
+_PICKED = {"type": "point", "fields": ["track"]}
 _TOOLTIP = [
     alt.Tooltip("track:Q", format="d"),
     alt.Tooltip("first_step:Q", format=",d"),
@@ -192,7 +200,7 @@ def _joints(axis: StepAxis, branches: list[Row], lanes: dict[int, int], y: alt.Y
     colour = alt.Color("kind:N", scale=scale, legend=legend)
     tooltip = [alt.Tooltip("kind:N"), alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", format=".2g")]
     base = alt.Chart(values(lines)).mark_line(strokeWidth=1.8)
-    return base.encode(x=axis.x(labels=lowest), y=y, detail="joint:N", color=colour, tooltip=tooltip)
+    return base.encode(x=axis.x(labels=lowest), y=y, detail=alt.Detail("joint:N"), color=colour, tooltip=tooltip)
 
 
 def _tracks(row: Row) -> str:

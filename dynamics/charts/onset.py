@@ -9,7 +9,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, note, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, layered, note, sentence, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """
@@ -93,7 +93,7 @@ def _bars(axis: StepAxis, rows: list[Row]) -> Any:
     for row in rows if cut is not None else ():
         if row["when"] == _WHEN[True]:
             layers.append(note(f"{row['features']:,}", x=axis.place(row["step"]) + axis.bar() / 2 + 4, y=6))
-    return alt.layer(*layers, width=WIDTH, height=200)
+    return layered(*layers, width=WIDTH, height=200)
 
 
 def presence(run: History, site: str) -> Any:
@@ -147,5 +147,5 @@ def _lines(axis: StepAxis, rows: list[Row], clocks: list[str]) -> Any:
     ]  # fmt: skip
     base = alt.Chart(values(rows)).encode(x=axis.x(), y=y, color=colour, tooltip=tooltip)
     size = 22 if len(rows) <= 120 else 8
-    drawn = alt.layer(base.mark_line(strokeWidth=1.8), base.mark_point(filled=True, opacity=1, size=size))
+    drawn = layered(base.mark_line(strokeWidth=1.8), base.mark_point(filled=True, opacity=1, size=size))
     return drawn.properties(width=WIDTH, height=220)

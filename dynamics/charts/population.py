@@ -6,10 +6,23 @@ from typing import Any
 
 import altair as alt
 
-from dynamics.answers import counted
+from dynamics.answers import about, counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, finished, listed, note, sentence, values
+from dynamics.charts.theme import (
+    BAND,
+    FAINT,
+    INK,
+    KINDS,
+    MARKS,
+    WIDTH,
+    finished,
+    layered,
+    listed,
+    note,
+    sentence,
+    values,
+)
 
 POPULATION = """
 select step, live, births, deaths, splits, merges, null_births, null_deaths, null_splits, null_merges
@@ -69,20 +82,19 @@ def _expected(rows: list[Row]) -> str:
     null = {kind: sum(row[f"null_{kind}s"] for row in rows) for kind in _KINDS}
     if not any(null.values()):
         return "Retraining alone gave none of these events, so the grey null band has no height."
-    given = listed(f"{number:.2g} {kind}s" for kind, number in null.items() if number)
+    given = listed(f"{about(number)} {kind}s" for kind, number in null.items() if number)
     return f"Grey band: what retraining alone would give, {given} in all."
 
 
 def _living(axis: StepAxis, rows: list[Row]) -> Any:
     whole = alt.Axis(tickCount=4, labelExpr="datum.value % 1 ? '' : format(datum.value, ',d')")
-    base = alt.Chart(values(rows)).encode(
-        x=axis.x(labels=False),
-        y=alt.Y("live:Q", title="live latents", scale=alt.Scale(zero=True), axis=whole),
-        tooltip=[alt.Tooltip("step:Q", format=",d"), alt.Tooltip("live:Q", title="live latents", format=",d")],
-    )
+    shown = values(rows)
+    y = alt.Y("live:Q", title="live latents", scale=alt.Scale(zero=True), axis=whole)
+    base = alt.Chart(shown).encode(x=axis.x(labels=False), y=y)
+    tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("live:Q", title="live latents", format=",d")]
     line = base.mark_line(color=INK, strokeWidth=1.8)
     points = base.mark_point(color=INK, filled=True, size=22 if len(rows) <= 60 else 8, opacity=1)
-    return alt.layer(pointed(axis, rows, labels=False), line, points, width=WIDTH, height=120)
+    return layered(line, points, pointed(axis, shown, tooltip, labels=False), width=WIDTH, height=120)
 
 
 def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bool = False) -> Any:
@@ -92,11 +104,13 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
     y_axis = alt.Axis(format="d", labelExpr="format(abs(datum.value), ',d')", tickMinStep=1, tickCount=5)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("up:Q", title=above),
-        alt.Tooltip("fewer:Q", title=below),
-        alt.Tooltip("band:N", title="retraining alone"),
+        alt.Tooltip("up:Q", title=above, format=",d"),
+        alt.Tooltip("fewer:Q", title=below, format=",d"),
+        alt.Tooltip("high:Q", title=f"null {above}", format=".2~g"),
+        alt.Tooltip("lower:Q", title=f"null {below}", format=".2~g"),
     ]
-    base = alt.Chart(values(shown)).encode(x=axis.x(labels=labels), tooltip=tooltip)
+    rows_shown = values(shown)
+    base = alt.Chart(rows_shown).encode(x=axis.x(labels=labels))
     bars = [
         base.mark_bar(color=KINDS[kind], width=axis.bar()).encode(
             y=alt.Y(f"{name}:Q", title="per checkpoint", scale=scale, axis=y_axis)
@@ -110,10 +124,11 @@ def _turnover(axis: StepAxis, rows: list[Row], up: str, down: str, *, labels: bo
     zero = (
         alt.Chart(values([{"y": 0}]))
         .mark_rule(color=FAINT, strokeWidth=1)
-        .encode(x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("y:Q", scale=scale, axis=y_axis))
+        .encode(x=alt.XValue(PADDING), x2=alt.X2Value(WIDTH - PADDING), y=alt.Y("y:Q", scale=scale, axis=y_axis))
     )
-    band, line = _band(axis, shown, scale, y_axis, labels=labels), pointed(axis, rows, labels=labels)
-    return alt.layer(band, line, *bars, zero, *words, width=WIDTH, height=height)
+    band = _band(axis, shown, scale, y_axis, labels=labels)
+    pointer = pointed(axis, rows_shown, tooltip, labels=labels)
+    return layered(band, *bars, zero, *words, pointer, width=WIDTH, height=height)
 
 
 def _mirrored(row: Row, above: str, below: str) -> Row:
@@ -125,7 +140,7 @@ def _mirrored(row: Row, above: str, below: str) -> Row:
         "fewer": row[below],
         "high": row["null_" + above],
         "low": -row["null_" + below],
-        "band": f"{row['null_' + above]:.2g} {above}, {row['null_' + below]:.2g} {below}",
+        "lower": row["null_" + below],
     }
 
 
@@ -143,7 +158,10 @@ def _band(axis: StepAxis, rows: list[Row], scale: alt.Scale, y_axis: alt.Axis, *
     if same:
         base = alt.Chart(values(edges)).mark_rect(color=BAND, opacity=0.7)
         return base.encode(
-            x=alt.value(PADDING), x2=alt.value(WIDTH - PADDING), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2="high:Q"
+            x=alt.XValue(PADDING),
+            x2=alt.X2Value(WIDTH - PADDING),
+            y=alt.Y("low:Q", scale=scale, axis=y_axis),
+            y2=alt.Y2("high:Q"),
         )
     base = alt.Chart(values(rows)).mark_area(color=BAND, opacity=0.7, interpolate="step")
-    return base.encode(x=axis.x(labels=labels), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2="high:Q")
+    return base.encode(x=axis.x(labels=labels), y=alt.Y("low:Q", scale=scale, axis=y_axis), y2=alt.Y2("high:Q"))

@@ -9,7 +9,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, finished, sentence, values
+from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, finished, layered, sentence, values
 
 QUALITY = """
 select step, arm, seed, fvu, l0, dead, restarted
@@ -87,22 +87,22 @@ def _panel(axis: StepAxis, shown: dict[str, list[Row]], column: str, title: str,
     told = column == _PANELS[0][0] and bool(shown["seed"])
     colour = alt.Color("arm:N", scale=_ARMS, legend=alt.Legend(title=None, symbolType="circle") if told else None)
     tooltip = [
-        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("arm:N"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
+        alt.Tooltip("step:Q", format=",d"), alt.Tooltip("fvu:Q", format=".3f", title="FVU"),
         alt.Tooltip("l0:Q", format=".1f", title="L0"), alt.Tooltip("dead:Q", format=".1%", title="dead"),
     ]  # fmt: skip
-    chain, seeds = (
-        alt.Chart(values(shown[arm])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip) for arm in ("chain", "seed")
-    )
+    rows = values(shown["chain"])
+    chain = alt.Chart(rows).encode(x=axis.x(labels=labels), y=y)
+    seeds = alt.Chart(values(shown["seed"])).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
     restarted = [row for row in shown["chain"] if row["restarts"]]
     restarts = alt.Chart(values(restarted)).encode(x=axis.x(labels=labels), y=y, tooltip=tooltip)
     layers = [
-        pointed(axis, shown["chain"], labels=labels),
         chain.mark_line(strokeWidth=1.8).encode(color=colour),
         chain.mark_point(filled=True, opacity=1, size=20 if len(shown["chain"]) <= 60 else 6).encode(color=colour),
+        pointed(axis, rows, tooltip, labels=labels),
     ]
     if shown["seed"]:
         layers.append(seeds.mark_point(filled=False, strokeWidth=1.5, size=36).encode(color=colour))
     if restarted:
         red = KINDS["death"]
         layers.append(restarts.mark_point(shape="triangle-up", filled=True, size=90, color=red, opacity=1, yOffset=-8))
-    return alt.layer(*layers, width=WIDTH, height=100)
+    return layered(*layers, width=WIDTH, height=100)

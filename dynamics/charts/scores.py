@@ -8,7 +8,7 @@ import altair as alt
 
 from dynamics.answers import counted
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, note, sentence, values
+from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, layered, note, sentence, values
 from dynamics.tracking.following import LONGEST_GAP
 
 SCORES = """
@@ -92,14 +92,14 @@ def _panel(rows: list[Row], title: str, cut: float, word: str, names: tuple[str,
     ]  # fmt: skip
     y = alt.Y("links:Q", title="links", stack="zero", axis=alt.Axis(tickCount=3, format=",d"))
     bars = alt.Chart(values(shown)).mark_bar(binSpacing=1)
-    drawn = bars.encode(x=x, x2="high:Q", y=y, color=colour, tooltip=tooltip)
+    drawn = bars.encode(x=x, x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip)
     rule = alt.Chart(values([{"low": cut}])).mark_rule(color=KINDS["death"], strokeDash=[4, 3], strokeWidth=1.5)
     place = WIDTH * (cut - low) / (1 - low)
     left = place > WIDTH / 2
     words = note(
         word, x=place - 6 if left else place + 6, y=8, colour=KINDS["death"], align="right" if left else "left"
     )
-    return alt.layer(drawn, rule.encode(x=alt.X("low:Q")), words, width=WIDTH, height=120)
+    return layered(drawn, rule.encode(x=alt.X("low:Q")), words, width=WIDTH, height=120)
 
 
 def _gaps(rows: list[Row]) -> Any:
@@ -112,5 +112,5 @@ def _gaps(rows: list[Row]) -> Any:
     shown = [{**row, "said": f"{row['links']:,}"} for row in shown]
     x = alt.X("gap:O", title="gap (checkpoints passed over)", axis=alt.Axis(labelAngle=0))
     base = alt.Chart(values(shown)).encode(x=x, y=y, tooltip=tooltip)
-    text = base.mark_text(dy=-7, fontSize=10, color=INK).encode(text="said:N")
-    return alt.layer(base.mark_bar(color=FAINT, size=18), text, width=WIDTH, height=90)
+    text = base.mark_text(dy=-7, fontSize=10, color=INK).encode(text=alt.Text("said:N"))
+    return layered(base.mark_bar(color=FAINT, size=18), text, width=WIDTH, height=90)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import GRID, INK, SOFT, finished, note, sentence, values
+from dynamics.charts.theme import GRID, INK, SOFT, finished, layered, note, sentence, values
 
 LIVE = """
 select latent, track, density, mean_activation
@@ -118,7 +118,7 @@ def _heatmap(chosen: _Chosen, cosine: Float[np.ndarray, "rows columns"], from_st
     heat = base.encode(x=alt.X("column:O", **x), y=alt.Y("row:O", **y), color=colour, tooltip=tooltip)
     edge = chosen.matched * cell
     marks = _edges(edge, width, height) if 0 < chosen.matched < max(len(chosen.rows), len(chosen.columns)) else []
-    return alt.layer(heat, *marks, width=width, height=height)
+    return layered(heat, *marks, width=width, height=height)
 
 
 def _axis(field: str, tracks: list[int], title: str, *, labels: bool) -> dict[str, Any]:
@@ -139,9 +139,9 @@ def _edges(edge: float, width: float, height: float) -> list[Any]:
     base = alt.Chart(values([{}])).mark_rule(color=INK, strokeWidth=1.2)
     marks = []
     if edge < height:
-        marks.append(base.encode(y=alt.value(edge), x=alt.value(0), x2=alt.value(width)))
+        marks.append(base.encode(y=alt.YValue(edge), x=alt.XValue(0), x2=alt.X2Value(width)))
         marks.append(note("end", x=width + 5, y=(edge + height) / 2, colour=SOFT))
     if edge < width:
-        marks.append(base.encode(x=alt.value(edge), y=alt.value(0), y2=alt.value(height)))
+        marks.append(base.encode(x=alt.XValue(edge), y=alt.YValue(0), y2=alt.Y2Value(height)))
         marks.append(note("new", x=(edge + width) / 2, y=-8, colour=SOFT, align="center"))
     return marks

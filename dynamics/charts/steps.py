@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import altair as alt
 
 from dynamics.charts.rows import Row
-from dynamics.charts.theme import FAINT, WIDTH, values
+from dynamics.charts.theme import FAINT, WIDTH
 
 PADDING = 14
 """Pixels between the plot's edge and the first and last checkpoint."""
@@ -23,7 +23,8 @@ class StepAxis:
     """One x axis for all panels of a chart.
 
     Checkpoints spaced like logarithms get a symmetric-log axis, linear below the first step after 0, so that step 0 is
-    drawn where it belongs; evenly spaced ones a plain axis.
+    drawn where it belongs; evenly spaced ones a plain axis. Plain dicts, for Altair copies each of the hundred settings
+    that an ``alt.Axis`` leaves unset, at every step of building a chart.
     """
 
     steps: tuple[int, ...]
@@ -35,15 +36,15 @@ class StepAxis:
     def over(steps: Iterable[int]) -> StepAxis:
         return StepAxis(tuple(sorted(set(steps))))
 
-    @property
+    @cached_property
     def first_positive(self) -> int:
         return next((step for step in self.steps if step > 0), 1)
 
-    @property
+    @cached_property
     def logarithmic(self) -> bool:
         """Whether the middle checkpoint lies in the first quarter of the range, as logarithmic spacing puts it."""
         first, last = self.steps[0], self.steps[-1]
-        return len(self.steps) > 3 and self.steps[len(self.steps) // 2] - first < (last - first) / 4
+        return len(self.steps) > 2 and self.steps[len(self.steps) // 2] - first < (last - first) / 4
 
     def place(self, step: int) -> float:
         """Pixels from the left edge of the plot."""
@@ -56,12 +57,12 @@ class StepAxis:
 
     def x(self, field: str = "step", *, labels: bool = True, title: str = "optimiser step") -> alt.X:
         """The encoding; ``labels=False`` for all panels but the lowest."""
-        axis = alt.Axis(**self._axis(title if labels else None), labels=labels, ticks=labels, domain=labels)
+        axis = {**self._axis(title if labels else None), "labels": labels, "ticks": labels, "domain": labels}
         return alt.X(f"{field}:Q", scale=self._scale([PADDING, self.width - PADDING]), axis=axis)
 
     def y(self, field: str, *, title: str) -> alt.Y:
         """The same axis upright, for a plot that is as high as wide."""
-        axis = alt.Axis(**self._axis(title), domain=True)
+        axis = {**self._axis(title), "domain": True}
         return alt.Y(f"{field}:Q", scale=self._scale([self.width - PADDING, PADDING]), axis=axis)
 
     def _axis(self, title: str | None) -> dict[str, Any]:
@@ -70,9 +71,9 @@ class StepAxis:
             thousands = "datum.value < 1000 ? format(datum.value, 'd') : format(datum.value, '~s')"
         told = title and title + (" (log scale)" if self.logarithmic else "")
         flush: dict[str, Any] = {"labelFlush": False, "labelOverlap": False}
-        return {"values": self.ticks(), "labelExpr": thousands, "title": told, **flush}
+        return {"values": self.ticks, "labelExpr": thousands, "title": told, **flush}
 
-    def _scale(self, pixels: list[int]) -> alt.Scale:
+    def _scale(self, pixels: list[int]) -> dict[str, Any]:
         first, last = self.steps[0], self.steps[-1]
         ends = [first, last] if first < last else [first - 1, last + 1]
         common: dict[str, Any] = {
@@ -83,9 +84,10 @@ class StepAxis:
             "padding": 0,
         }
         if self.logarithmic:
-            return alt.Scale(type="symlog", constant=self.first_positive, **common)
-        return alt.Scale(type="linear", **common)
+            return {"type": "symlog", "constant": self.first_positive, **common}
+        return {"type": "linear", **common}
 
+    @cached_property
     def ticks(self) -> list[int]:
         """Labelled steps, far enough apart to be read; the first checkpoint always among them."""
         first, last = self.steps[0], self.steps[-1]
@@ -142,23 +144,33 @@ def _joined(step: int, parts: list[Row], summed: tuple[str, ...]) -> Row:
     return {**joined, "step": step}
 
 
-def pointed(axis: StepAxis, rows: list[Row], *, labels: bool) -> Any:
-    """An upright line at the checkpoint nearest to the pointer, in every panel that has one at the same time."""
-    pointer = alt.selection_point(
-        name="pointer", fields=["step"], nearest=True, on="pointermove", clear="pointerout", empty=False
-    )
-    steps = [{"step": step} for step in dict.fromkeys(row["step"] for row in rows)]
-    rule = alt.Chart(values(steps)).mark_rule(color=FAINT, strokeWidth=1)
+def pointed(axis: StepAxis, rows: Any, tooltip: list[alt.Tooltip], *, labels: bool) -> Any:
+    """An upright line at the checkpoint nearest to the pointer, in every panel at once, and what is told of it.
+
+    It takes the pointer from all that is drawn before it: areas and curves, which need tell nothing themselves. The
+    tooltip can tell numbers with a format only: Vega-Lite forgets that a nearest mark's datum is one level down.
+    """
+    rule = alt.Chart(rows, name=_POINTED).mark_rule(color=FAINT, strokeWidth=1)
     # Spelled out: what alt.condition gives is checked against the whole schema, which takes longer than all the rest.
     shown = alt.OpacityValue(0, condition={"param": "pointer", "empty": False, "value": 0.6})
-    return rule.encode(x=axis.x(labels=labels), opacity=shown).add_params(pointer)
+    return rule.encode(x=axis.x(labels=labels), opacity=shown, tooltip=tooltip)
 
 
 def stacked(panels: list[Any], spacing: int = 14) -> Any:
-    """Panels below each other, their pointers made one, which is what Altair warns of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Automatically deduplicated")
-        return alt.vconcat(*panels, spacing=spacing)
+    """Panels below each other, taken as they are, with one pointer for all of them."""
+    rules = [layer for panel in panels for layer in getattr(panel, "layer", ()) if layer.name == _POINTED]
+    for number, rule in enumerate(rules):
+        rule.name = f"{_POINTED}_{number}"
+    whole = alt.VConcatChart(spacing=spacing)
+    whole.vconcat = panels
+    if rules:
+        views = [rule.name for rule in rules]
+        whole.params = [alt.TopLevelSelectionParameter(name="pointer", select=_NEAREST, views=views)]
+    return whole
+
+
+_POINTED = "pointed"
+_NEAREST = {"type": "point", "fields": ["step"], "nearest": True, "on": "pointermove", "clear": "pointerout"}
 
 
 def merged_note(merged: Mapping[int, int]) -> str:

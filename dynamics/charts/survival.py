@@ -137,7 +137,14 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     names = list(dict.fromkeys(row["group"] for row in curves))
     colours = [_COLOURS[_NAMES.index(group.name)] for group in groups]
     picked = alt.selection_point(fields=["group"], bind="legend")
-    x = alt.X("age:Q", title="age (checkpoints)", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=True))
+    x = alt.X(
+        "age:Q",
+        title="age (checkpoints)",
+        axis=alt.Axis(
+            tickMinStep=1, labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')", labelOverlap="greedy"
+        ),
+        scale=alt.Scale(zero=True),
+    )
     share = alt.Y("share:Q", title="share alive", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))
     colour = alt.Color(
         "group:N",
@@ -148,7 +155,7 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     faded = alt.condition(picked, alt.value(1), alt.value(0.15))
     base = alt.Chart(values(curves)).encode(x=x, color=colour, tooltip=tooltip)
     band = base.mark_area(interpolate="step-after").encode(
-        y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2="high:Q",
+        y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2=alt.Y2("high:Q"),
         opacity=alt.condition(picked, alt.value(0.15), alt.value(0.03)),
     )  # fmt: skip
     line = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(y=share, opacity=faded)

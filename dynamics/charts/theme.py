@@ -97,7 +97,7 @@ def sentence(text: str, title: str, sql: str = "") -> Any:
     lines = textwrap.wrap(text, 88)
     base = alt.Chart(values([{"text": "\n".join(lines)}]))
     mark = base.mark_text(align="left", baseline="top", fontSize=13, color=SOFT, lineBreak="\n", lineHeight=19)
-    said = mark.encode(x=alt.value(0), y=alt.value(0), text="text:N").properties(
+    said = mark.encode(x=alt.XValue(0), y=alt.YValue(0), text=alt.Text("text:N")).properties(
         width=WIDTH, height=19 * len(lines) + 4
     )
     return finished(said, title, [], sql)
@@ -115,6 +115,13 @@ def values(rows: list[dict[str, Any]]) -> Any:
     A tuple, since Altair copies a list row by row at every step of building a chart.
     """
     return {"values": tuple({name: harmless(value) for name, value in row.items()} for row in rows)}
+
+
+def layered(*layers: Any, **properties: Any) -> Any:
+    """Layers over each other, taken as they are: ``alt.layer`` copies each of them five times and more."""
+    chart = alt.LayerChart(**properties)
+    chart.layer = list(layers)
+    return chart
 
 
 def harmless(value: Any) -> Any:
@@ -138,7 +145,7 @@ def note(
     """A word written into a plot at a place in pixels."""
     base = alt.Chart(values([{"text": text}]))
     mark = base.mark_text(align=align, baseline="middle", fontSize=11, color=colour, fontWeight=600 if bold else 400)
-    return mark.encode(x=alt.value(x), y=alt.value(y), text="text:N")
+    return mark.encode(x=alt.XValue(x), y=alt.YValue(y), text=alt.Text("text:N"))
 
 
 def listed(items: Iterable[str]) -> str:

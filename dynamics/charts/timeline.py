@@ -40,6 +40,8 @@ _SPANS = ("drift", "dormancy")
 _ENDS = " A drift stands where it ends."
 _BUBBLES = 60
 """Most checkpoints whose events are bubbles of their own: more would cover each other."""
+_SPECK = 12.0
+"""Least area of a bubble in square pixels."""
 _STACK = 7
 """Most events of a kind at one checkpoint that are still drawn one by one."""
 _ALONE = 1200
@@ -136,7 +138,7 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
     dots = base.mark_point(filled=True, cursor="pointer").encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
     spans = [row for row in shown if row["start"] < row["step"]]
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
-    spanned = lines.encode(x=axis.x("start"), x2="end:Q", y=y, color=_colour(), tooltip=_TOOLTIP)
+    spanned = lines.encode(x=axis.x("start"), x2=alt.X2("end:Q"), y=y, color=_colour(), tooltip=_TOOLTIP)
     clicked = dots.add_params(alt.selection_point(name="picked", fields=["event"]))
     return alt.layer(*([spanned] if spans else []), clicked, width=WIDTH, height=height)
 
@@ -236,7 +238,8 @@ def _lanes(
         f"{lane}:N", sort=lanes, scale=alt.Scale(domain=lanes), title=None, axis=alt.Axis(grid=True, labelLimit=180)
     )
     largest = min(36.0 * reach, 700.0, (height / len(lanes)) ** 2 * 0.8)
-    area = alt.Scale(type="linear", domain=[0, reach], range=[0, largest], nice=False)
+    least = min(_SPECK / largest, 1.0) * reach  # fewer events than this are still seen
+    area = alt.Scale(type="linear", domain=[0, least, reach], range=[_SPECK, _SPECK, largest], nice=False)
     size = alt.Size(
         "events:Q",
         scale=area,

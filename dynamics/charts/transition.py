@@ -8,7 +8,20 @@ import altair as alt
 
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import CHAIN, INK, KINDS, MARKS, SOFT, WIDTH, WINDOW, finished, note, sentence, values
+from dynamics.charts.theme import (
+    CHAIN,
+    INK,
+    KINDS,
+    MARKS,
+    SOFT,
+    WIDTH,
+    WINDOW,
+    finished,
+    layered,
+    note,
+    sentence,
+    values,
+)
 
 CHANGE = "select step, series, value from change where site = $site and value is not null order by series, step"
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
@@ -85,9 +98,10 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=not loss, nice=True), axis=y_axis)
     tooltip = [
         alt.Tooltip("step:Q", format=",d"),
-        alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4g"),
+        alt.Tooltip("value:Q", title="loss" if loss else "change", format=".4~g"),
     ]
-    base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip)
+    shown = values(rows)
+    base = alt.Chart(shown).encode(x=axis.x(labels=lowest), y=y)
     colour = KINDS["split"] if loss else CHAIN
     curve: list[Any] = [base.mark_line(color=colour, strokeWidth=1.8 if loss else 1.4)]
     if not loss:
@@ -96,8 +110,8 @@ def _panel(axis: StepAxis, rows: list[Row], windows: list[Row], name: str, *, ta
         curve.append(base.mark_point(filled=True, size=16, color=colour, opacity=1))
     shading = _windows(axis, windows, lowest=lowest) if windows else []
     label = note(name, x=PADDING, y=-11, colour=INK if loss else SOFT, bold=True)
-    line = pointed(axis, rows, labels=lowest)
-    return alt.layer(*shading, line, *curve, label, width=WIDTH, height=height)
+    line = pointed(axis, shown, tooltip, labels=lowest)
+    return layered(*shading[:1], *curve, label, line, *shading[1:], width=WIDTH, height=height)
 
 
 def _windows(axis: StepAxis, windows: list[Row], *, lowest: bool) -> list[Any]:
@@ -108,6 +122,8 @@ def _windows(axis: StepAxis, windows: list[Row], *, lowest: bool) -> list[Any]:
             alt.Tooltip("peak_step:Q", format=",d"), alt.Tooltip("p:N"), alt.Tooltip("series:N"),
         ]
     )  # fmt: skip
-    shade = base.mark_rect(color=WINDOW, opacity=0.35).encode(x=axis.x("from_step", labels=lowest), x2="to_step:Q")
+    shade = base.mark_rect(color=WINDOW, opacity=0.35).encode(
+        x=axis.x("from_step", labels=lowest), x2=alt.X2("to_step:Q")
+    )
     peak = base.mark_rule(color=KINDS["death"], strokeDash=[4, 3]).encode(x=axis.x("peak_step", labels=lowest))
     return [shade, peak]

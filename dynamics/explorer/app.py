@@ -72,7 +72,7 @@ def _(kept, published, site):
     window = (
         mo.ui.range_slider(
             steps=steps, value=_at if len(_at) == 2 else None, label="steps", full_width=True,
-            on_change=_moved, debounce=True,
+            on_change=_moved, debounce=True, show_value=True,
         )
         if len(steps) > 1
         else None
@@ -114,12 +114,40 @@ def _(picked, published, set_focus, site, within):
             set_focus(next(iter(page.features_of(event, site.value).values()), None))
 
     table = mo.ui.table(
-        page.listed(found), selection="single", page_size=6, on_change=_chosen, show_download=False,
+        page.listed(run, site.value, found), selection="single", page_size=6, on_change=_chosen, show_download=False,
         show_column_summaries=False, show_data_types=False,
-        label=f"Events of steps {within[0]:,} to {within[1]:,}, by q. Click one to see its features.",
+        label=f"Events of steps {within[0]:,} to {within[1]:,}, by q. Click one to see its features."
+        + (f" What they fire on is said of the first {page.TOLD}." if len(found) > page.TOLD else ""),
     )  # fmt: skip
     table if found else None
     return found, table
+
+
+@app.cell
+def _(site):
+    site.value  # another site begins with an empty question
+    sought = mo.ui.text(label="Find features that fire on", placeholder="a text, such as self", debounce=True)
+    sought
+    return (sought,)
+
+
+@app.cell
+def _(set_focus, site, sought):
+    mo.stop(not sought.value)
+    _rows, _total = page.that_fire_on(run, site.value, sought.value)
+    _head = f"{_total:,} features fire on it" + (f"; the {len(_rows)} surest" if len(_rows) < _total else "")
+    mo.stop(
+        not _rows, mo.Html(f"<p>No feature fires on {page.escaped(sought.value)} in half of its strongest rows.</p>")
+    )
+    _table = mo.ui.table(
+        _rows, selection="single", page_size=6, show_download=False, show_column_summaries=False, show_data_types=False,
+        label=f"{_head} (in half of their strongest rows or more), since when and until when.",
+        on_change=lambda rows: (
+            set_focus(page.Focus(site.value, rows[0]["to step"], rows[0]["latent"])) if rows else None
+        ),
+    )  # fmt: skip
+    _table
+    return
 
 
 @app.cell
@@ -134,10 +162,14 @@ def _(focus, found, published, set_focus, site, table):
         _names, value=f"track {track}" if f"track {track}" in _names else None, inline=True,
         on_change=lambda chosen: set_focus(chosen) if chosen else None,
     )  # fmt: skip
-    by_number = mo.ui.number(
-        value=track, start=0, step=1, label="go to track",
-        on_change=lambda number: number is not None and set_focus(page.focus_of(run, site.value, int(number)) or here),
-    )  # fmt: skip
+
+    def _go(number):
+        asked = page.focus_of(run, site.value, int(number or 0))
+        if asked is None:
+            mo.status.toast(f"There is no track {int(number or 0)} at this site.", kind="danger")
+        set_focus(asked or here)
+
+    by_number = mo.ui.number(value=track, start=0, step=1, label="go to track", on_change=_go)
     mo.vstack(
         [
             mo.Html(page.heading(f"Track {track} of {site.value}", 2)),

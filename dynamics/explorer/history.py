@@ -22,6 +22,7 @@ class Published:
         self.run = run
         self._identity: tuple[int, int] | None = None
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._sites: list[str] | None = None
 
     @property
     def path(self) -> Path:
@@ -47,7 +48,7 @@ class Published:
         if (status.st_ino, status.st_mtime_ns) == self._identity:
             return False
         old, self._connection = self._connection, connect(self.run.directory)
-        self._identity = status.st_ino, status.st_mtime_ns
+        self._identity, self._sites = (status.st_ino, status.st_mtime_ns), None
         if old is not None:
             old.close()
         return True
@@ -61,5 +62,7 @@ class Published:
 
     def sites(self) -> list[str]:
         """The sites of which something is published."""
-        there = set(self.sql("select distinct site from snapshots").column("site").to_pylist())
-        return [site for site in self.run.sites() if site in there]
+        if self._sites is None:  # every chart asks
+            there = set(self.sql("select distinct site from snapshots").column("site").to_pylist())
+            self._sites = [site for site in self.run.sites() if site in there]
+        return self._sites

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.rows import Row, Source
 from dynamics.charts.theme import bracketed, harmless, sentence
 from dynamics.explorer.history import Published
+from dynamics.report.fires import fires_on, found
 from dynamics.report.text import escaped, in_context
 from dynamics.store.confined import ConfinedError, ask
 
@@ -40,6 +42,8 @@ where site = $site and step = $step and latent = $latent order by rank limit 12
 """
 BESIDE = "select latent, track, density from feature_history where site = $site and step = $step"
 NEIGHBOURS = 8
+TOLD = 200
+"""Most events of which the table says what they fire on."""
 _CELL = "padding:2px 14px 2px 0;border-bottom:1px solid #d8dee4;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -57,10 +61,30 @@ class Focus:
         return found[0]["track"] if found else None
 
 
-def drawn(draw: Callable[..., Any], *given: Any) -> Any:
+class Ready(alt.TopLevelMixin):
+    """A chart as the page hands it to marimo, its Vega-Lite made once.
+
+    marimo would copy the chart, check it, and put its rows into files of which the browser asks one by one.
+    """
+
+    def __init__(self, chart: Any) -> None:
+        self.params = getattr(chart, "params", alt.Undefined)
+        self.data = alt.Undefined
+        self.spec = chart.to_dict(validate=False)
+
+    def copy(self, *_: Any, **__: Any) -> Ready:
+        """Itself: nobody changes it."""
+        return self
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """The Vega-Lite."""
+        return dict(self.spec)
+
+
+def drawn(draw: Callable[..., Any], *given: Any) -> Ready:
     """A chart without Altair's checks of it, which take half of the time, and which the tests make."""
     with alt.utils.schemapi.debug_mode(False):
-        return draw(*given)
+        return Ready(draw(*given))
 
 
 def heading(text: str, level: int) -> str:
@@ -70,13 +94,13 @@ def heading(text: str, level: int) -> str:
 
 def clickable(chart: Any) -> bool:
     """Whether a click on the chart picks something."""
-    return getattr(chart, "params", alt.Undefined) is not alt.Undefined and bool(chart.params)
+    return chart.params is not alt.Undefined and bool(chart.params)
 
 
 def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
     """A chart of the whole site, or why there is none."""
     try:
-        return drawn(draw, run, site)
+        return draw(run, site)
     except (OSError, ValueError, RuntimeError) as error:
         return sentence(str(error), f"Not drawn at {site}")
 
@@ -97,20 +121,41 @@ def events(run: Published, site: str, window: tuple[int, int], picked: dict[str,
     return rows
 
 
-def listed(rows: list[Row]) -> list[Row]:
-    """Events as rows of a table."""
+def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:
+    """Events as rows of a table, the first ``TOLD`` with what their first feature fires on."""
+    places = [next(iter(features_of(row, site).values()), None) if n < TOLD else None for n, row in enumerate(rows)]
+    told = fires_on(Source(run), site, {(place.step, place.latent) for place in places if place})
     return [
         {
             "kind": row["kind"],
             "step": row["step"],
+            "fires on": _unlinked(told.get((place.step, place.latent), "")) if place else "",
             "from tracks": bracketed(row["parent_tracks"] or []),
             "to tracks": bracketed(row["child_tracks"] or []),
             "score": round(row["score"], 2),
             "q": "" if row["q_value"] is None else f"{row['q_value']:.2g}",
             "event": row["event"],
         }
-        for row in rows
+        for row, place in zip(rows, places, strict=True)
     ]
+
+
+def _unlinked(text: str) -> str:
+    """The same to the eye, without addresses, of which marimo's tables make links and pictures that are asked for."""
+    return re.sub(":(?=//|image)", ":\u2060", text)
+
+
+def that_fire_on(run: Published, site: str, text: str) -> tuple[list[Row], int]:
+    """The features that fire on a text, the surest as rows of a table, and how many there are."""
+    rows = found(Source(run), site, text)
+    shown = [
+        {
+            "track": row["track"], "from step": row["first_step"], "to step": row["last_step"],
+            "share of its strongest rows": f"{row['share']:.0%}", "latent": row["latent"],
+        }
+        for row in rows
+    ]  # fmt: skip
+    return shown, rows[0]["total"] if rows else 0
 
 
 def features_of(event: Row, site: str) -> dict[str, Focus]:
@@ -188,10 +233,12 @@ def neighbours(run: Published, focus: Focus) -> list[Row]:
     beside = Source(run).rows(BESIDE, site=focus.site, step=focus.step)
     others = [row for row in beside if row["latent"] != focus.latent]
     nearest = np.argsort([-cosine[row["latent"]] for row in others])[:NEIGHBOURS]
+    told = fires_on(Source(run), focus.site, {(focus.step, others[i]["latent"]) for i in nearest})
     return [
         {
             "track": others[i]["track"], "latent": others[i]["latent"], "step": focus.step,
-            "cosine": round(float(cosine[others[i]["latent"]]), 3), "fires on": f"{others[i]['density'] or 0:.2%}",
+            "cosine": round(float(cosine[others[i]["latent"]]), 3), "share of rows": f"{others[i]['density'] or 0:.2%}",
+            "fires on": _unlinked(told.get((focus.step, others[i]["latent"]), "")),
         }
         for i in nearest
     ]  # fmt: skip
@@ -215,6 +262,16 @@ def answer(run: Published, sql: str) -> str:
     )
 
 
+EVIDENCE = {
+    "presence_before": "how well the network carries it, before:",
+    "presence_after": "after:",
+    "presence_in_gap": "how well the network carries it in between:",
+    "angle": "turned by, in degrees:",
+    "usual_angle": "others turn by:",
+    "correlation": "fires as before, correlation:",
+    "link_p_value": "p of the link over the gap:",
+}
+"""What the numbers behind an event are, in words."""
 SHOWN = 200
 """Rows of an answer that are drawn."""
 WIDEST = 400
@@ -228,7 +285,8 @@ def _cell(value: Any) -> str:
 
 def evidence(event: Row) -> str:
     """HTML: what an event rests on, in one line."""
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in sorted(dict(event["evidence"] or []).items()))
+    found = sorted(dict(event["evidence"] or []).items(), reverse=True)  # before, then after
+    numbers = "; ".join(f"{EVIDENCE.get(name, name)} {value:.3g}" for name, value in found)
     said = "no q" if event["q_value"] is None else f"p = {event['p_value']:.2g}, q = {event['q_value']:.2g}"
     return (
         f"<p style='margin:0'><b>{escaped(event['kind'])} at step {event['step']:,}</b> · score {event['score']:.3g}, "

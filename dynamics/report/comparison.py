@@ -87,7 +87,27 @@ def _examples(sources: list[Source], c: Compared) -> str:
             parts.append(f"<h3>What shared features fire on: {name}</h3>")
             parts.append(f'<p class="none">{many}. Strongest rows at step {c.step:,}, the firing token marked.</p>')
             parts += [_pair(row, sides) for row in rows]
-    return "".join(parts)
+    return "".join(parts) + "".join(_alone(source, c, k) for k, source in enumerate(sources))
+
+
+def _alone(source: Source, c: Compared, run: int) -> str:
+    """What the strongest of the features fire on that only one of the runs has."""
+    shown = c.alone[run][:SHOWN]
+    if not shown:
+        return ""
+    name = ("first", "second")[run]
+    told = _contexts(source, c, [row["latent"] for row in shown])
+    many = f"{len(shown)} of {counted(len(c.alone[run]), 'feature')}"
+    head = (
+        f"<h3>What features of the {name} run alone fire on</h3>"
+        f'<p class="none">{many} that share fewer than {ALIKE:.0%} of their rows with any of the other run, those '
+        f"that fire most first. Strongest rows at step {c.step:,}, the firing token marked.</p>"
+    )
+    sides = [
+        _side(f"track {row['track']}, {row['overlap']:.0%} in common with the nearest", told.get(row["latent"], []))
+        for row in shown
+    ]
+    return head + f'<div class="event"><div class="two">{"".join(sides)}</div></div>'
 
 
 def _apart(row: Row) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynamics.answers import counted
 from dynamics.charts.rows import Row, Source
 from dynamics.charts.theme import KINDS, bracketed, kinds_of
+from dynamics.report.fires import fires_on
 from dynamics.report.text import escaped, in_context
 
 STRONGEST = """
@@ -36,16 +37,28 @@ def event_table(source: Source, site: str) -> str:
         return "<p>No event at this site stands above retraining noise.</p>"
     whole = len(rows) == rows[0]["total"]
     caption = "All events" if whole else f"The {len(rows)} strongest of {counted(rows[0]['total'], 'event')}"
-    heads = ("kind", "step", "from tracks", "to tracks", "score", "p", "q")
+    heads = ("kind", "step", "from tracks", "to tracks", "fires on", "score", "p", "q")
     head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+    shown = [_first(row) for row in rows]
+    told = fires_on(source, site, {place for place in shown if place})
+    fires = [told.get(place, "") if place else "" for place in shown]
+    body = "".join(f"<tr>{_cells(row, text)}</tr>" for row, text in zip(rows, fires, strict=True))
     return f"<table><caption>{caption}, by q</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _cells(row: Row) -> str:
+def _cells(row: Row, fires: str) -> str:
     told = [f"{row['step']:,}", _tracks(row["parent_tracks"]), _tracks(row["child_tracks"])]
-    numbers = [_number(row[name]) for name in ("score", "p_value", "q_value")]
-    return f"<td>{_kind(row['kind'])}</td>" + "".join(f'<td class="n">{escaped(text)}</td>' for text in told + numbers)
+    before, after = (
+        "".join(f'<td class="n">{escaped(text)}</td>' for text in texts)
+        for texts in (told, [_number(row[name]) for name in ("score", "p_value", "q_value")])
+    )
+    return f'<td>{_kind(row["kind"])}</td>{before}<td class="ctx">{escaped(fires)}</td>{after}'
+
+
+def _first(row: Row) -> tuple[int, int] | None:
+    """(step, latent) of the event's first child, or of its parent where it has none."""
+    before, after = _sides(row)
+    return next(iter([*after, *before]), None)
 
 
 def _kind(kind: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dynamics.answers import counted
+from dynamics.answers import about, counted
 from dynamics.charts.rows import Row, Source
 from dynamics.charts.theme import listed
 
@@ -222,7 +222,7 @@ def _notes(rows: list[Row], sites: int) -> list[str]:
 
 
 def _about(number: float, kind: str) -> str:
-    shown = f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+    shown = about(number)
     return f"{shown} {kind[:-1] if shown == '1' else kind}"
 
 

@@ -19,7 +19,7 @@ _INVISIBLE = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 
 def escaped(text: object) -> str:
     """Safe inside an element and inside a quoted attribute; control characters are made visible."""
-    return "".join(_plain(character) for character in str(text))
+    return html.escape(spelled(str(text)))
 
 
 def visible(text: str, limit: int = SHOWN, *, end: bool = False) -> str:
@@ -55,8 +55,9 @@ def in_context(before: str | None, text: str | None, after: str | None, row: int
     return f"{left}<mark{shade}>{visible(text)}</mark>{right}"
 
 
-def _plain(character: str) -> str:
-    return html.escape(_name(character) if unicodedata.category(character) in _INVISIBLE else character)
+def spelled(text: str) -> str:
+    """Plain text on one line, with every control, format and unassigned character spelled out; to be escaped yet."""
+    return "".join(_name(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
 
 
 def _marked(character: str) -> str:

@@ -346,3 +346,10 @@ def test_one_pointer_for_all_panels(draw: Draw, history: SyntheticRun) -> None:
     assert pointer["select"]["on"] == "pointermove"
     drawn = [{layer.get("name") for layer in panel["layer"]} for panel in spec["vconcat"]]
     assert all(names & set(pointer["views"]) for names in drawn)
+    for panel in spec["vconcat"]:
+        kinds = [layer["mark"]["type"] for layer in panel["layer"]]
+        [at] = [number for number, layer in enumerate(panel["layer"]) if layer.get("name") in pointer["views"]]
+        told = panel["layer"][at]["encoding"]["tooltip"]
+        assert "step" in {part["field"] for part in told}
+        assert all(part["type"] == "quantitative" and part["format"] for part in told)  # others are told as undefined
+        assert not {"area", "line", "bar"} & set(kinds[at:])

@@ -134,7 +134,7 @@ def test_bubbles_have_the_area_of_their_number_and_room() -> None:
     chart = charts.events(synthetic_run(90))
     [area] = {str(part["encoding"]["size"]["scale"]) for part in chart.to_dict()["vconcat"]}
     assert "'domain': [0, " in area
-    assert "'range': [0, " in area
+    assert "'range': [12.0, 12.0, " in area  # a single event beside hundreds is still seen
     assert len({row["step"] for row in data(chart)}) <= 60
     assert "90 checkpoints are drawn as" in subtitle(chart)
 

@@ -13,6 +13,8 @@ from tests.charts.synthetic import steps_of
     ("steps", "logarithmic"),
     [
         ([0, 1000], False),
+        ([0, 378, 143_000], True),
+        ([0, 500, 1000], False),
         (range(0, 10_001, 500), False),
         (steps_of(25), True),
         (steps_of(200), True),
@@ -29,7 +31,7 @@ def test_the_scale_follows_the_spacing(steps: list[int], logarithmic: bool) -> N
 )
 def test_ticks_are_labelled_apart_and_begin_with_the_first_step(steps: list[int]) -> None:
     axis = StepAxis.over(steps)
-    ticks = axis.ticks()
+    ticks = axis.ticks
     places = [axis.place(tick) for tick in ticks]
     assert ticks[0] == steps[0]
     assert 1 <= len(ticks) <= 20

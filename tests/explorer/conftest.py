@@ -96,9 +96,11 @@ def explorer_of(folder: Path) -> Iterator[Server]:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)/\?token=\S+", process.stdout.readline())
         assert found
-        yield Server(folder, found[0], int(found[1]))
-        process.terminate()
-        process.wait(20)
+        try:
+            yield Server(folder, found[0], int(found[1]))
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 @pytest.fixture(scope="session")

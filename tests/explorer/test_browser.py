@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import dynamics
@@ -95,6 +96,46 @@ def test_a_click_on_a_relative_and_on_a_neighbour_goes_there(tab: Tab, explorer:
     other = int(row.locator("td").nth(1).inner_text())
     row.get_by_role("checkbox").click()
     shows(page, other)
+
+
+def test_features_are_found_by_what_they_fire_on(tab: Tab, explorer: Server) -> None:
+    page = opened(tab, explorer)
+    seek(page, "no such text")
+    page.get_by_text("No feature fires on no such text in half").wait_for()
+    seek(page, HOSTILE[0])
+    page.get_by_text("features fire on it").wait_for()
+    row = page.locator("marimo-table").nth(1).locator("tbody tr").first
+    track = int(row.locator("td").nth(1).inner_text())
+    row.get_by_role("checkbox").click()
+    shows(page, track)
+    page.locator("marimo-number input").fill("99999")
+    page.locator("marimo-number input").press("Enter")
+    page.get_by_text("There is no track 99999 at this site.").wait_for()
+    shows(page, track)
+
+
+def seek(page: Any, text: str) -> None:
+    page.locator("marimo-text input").fill(text)
+    page.locator("marimo-text input").press("Enter")
+
+
+def test_addresses_in_tokens_are_no_links_and_not_asked_for(tab: Tab, tmp_path: Path) -> None:
+    pytest.importorskip("marimo")
+    folder = hostile_folder(tmp_path / "run", 25, (SITE,))
+    address = "https://evil.example/x.png"
+    with duckdb.connect(folder / "history.duckdb") as connection:
+        [(step, latent)] = connection.execute(EVENT.format(SITE)).fetchall()
+        connection.execute(f"insert into raw.contexts values ('b0', '{SITE}', {step}, {latent}, 0, 0, 9)")
+        connection.execute(f"update raw.probe_rows set text = '{address}', before = 'data:image/png;base64,AA '")
+    for server in explorer_of(folder):
+        page = opened(tab, server)
+        events_table(page).get_by_text("evil.example").first.wait_for()
+        assert page.locator("marimo-table a, marimo-table img").count() == 0
+
+
+EVENT = """
+select to_step, children[1] from events where site = '{}' and kind = 'birth' order by q_value limit 1
+"""
 
 
 def ask(page: Any, sql: str) -> None:
