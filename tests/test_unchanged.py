@@ -11,7 +11,7 @@ from studies.planted.config import WorldConfig, preset
 from studies.planted.runs import Settings, analyzed
 from studies.planted.worlds import World
 
-SMALL = {"features": 32, "rows": 1250, "checkpoints": 8, "active": 3.0, "d": 24, "topics": 6}
+SMALL = {"features": 32, "rows": 2500, "checkpoints": 8, "active": 3.0, "d": 24, "topics": 6}
 
 
 def world(name: str) -> World:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
+from dynamics.tracking.beginnings import THERE
 from dynamics.tracking.calibration import p_values, q_values, smallest_p
 from dynamics.tracking.claims import CORE, KINDS, Claims, Family, Units, newcomer
 from dynamics.tracking.divisions import Division
@@ -250,12 +251,15 @@ def dormancy_events(followed: Followed) -> list[Event]:
         missed = range(gap.earlier + 1, gap.later)
         carried = np.min([timeline.presence(gap.earlier, k) for k in missed], axis=0)
         blur = timeline.blur(gap.earlier)
+        gone, back = timeline.presence(gap.earlier, gap.later), timeline.presence(gap.later, gap.earlier)
         for i, j, score, p in zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, strict=True):
             if followed.tracks.of[gap.earlier][i] != followed.tracks.of[gap.later][j]:
                 continue
             evidence = {"link_p_value": float(p), "presence_in_gap": float(carried[i])}
+            evidence["presence_after"] = float(min(gone[i], back[j]))
             away = (1 - carried[i]) / blur[i] >= AWAY
             reason = None if away else "not told from a feature that the model carried all along"
+            reason = reason if min(gone[i], back[j]) >= THERE else "what came back is not what went away"
             track = followed.tracks.positions[followed.tracks.of[gap.earlier][i]]
             sides_seen = sum(p[0] <= gap.earlier for p in track), sum(p[0] >= gap.later for p in track)
             reason = reason if min(sides_seen) > 1 else "seen at one checkpoint only"
