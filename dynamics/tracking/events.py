@@ -26,10 +26,9 @@ COVERAGE = 0.5
 
 BUD = 0.6
 """Share of a newborn's rows on which a feature fires that it budded in."""
-TOLD = {"birth": 1.5, "death": 1.5, "split": 0.75, "merge": 0.75, "rotation": 1.0, "drift": 1.0}
+TOLD = {"birth": 1.5, "death": 1.5, "split": 1.0, "merge": 1.0, "rotation": 1.0, "drift": 1.0}
 """Scores are in units of what the estimates cannot tell: below this nothing is told. Births and deaths have to stand
-out further: a latent that changes hands, or sees half a split, is the birth of nothing. Splits and merges less: what a
-birth tells better is none of them."""
+out further: a latent that changes hands, or sees half a split, is the birth of nothing."""
 WEAK = "too faint to be told"
 AWAY = 2.5
 """Fall of the presence in a gap, in units of what the estimate can tell, from which a feature is called dormant."""
