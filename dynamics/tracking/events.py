@@ -23,7 +23,8 @@ OVERLAP = 0.5
 COVERAGE = 0.5
 """Share of the parent's rows that the children must fire on, against what a continuing latent's do."""
 
-
+ALIKE = 0.9
+"""Share of the best score of a parent's families from which another says the same."""
 BUD = 0.6
 """Share of a newborn's rows on which a feature fires that it budded in."""
 TOLD = {"birth": 1.5, "death": 1.5, "split": 1.0, "merge": 1.0, "rotation": 1.0, "drift": 1.0}
@@ -98,16 +99,21 @@ class Calibration:
 
 
 def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[Event]:
-    """One candidate for each parent's track: its best family with a child that begins there."""
-    best: dict[int, tuple[float, Event]] = {}
+    """One candidate for each parent's track: its best family with a child that begins in between.
+
+    Of those that say nearly the same the one whose checkpoints are nearest to each other.
+    """
+    of: dict[int, list[Family]] = {}
     for family in found:
-        if newcomer(timeline, family) is None:
-            continue
-        division = family.division
-        track = int(timeline.track_of(family.former)[division.parent])
-        if track not in best or division.score >= best[track][0]:
-            best[track] = (division.score, _division_event(kind, timeline, family))
-    return [event for _, event in best.values()]
+        if newcomer(timeline, family) is not None:
+            of.setdefault(int(timeline.track_of(family.former)[family.division.parent]), []).append(family)
+    return [_division_event(kind, timeline, _clearest(families)) for families in of.values()]
+
+
+def _clearest(families: list[Family]) -> Family:
+    best = max(family.division.score for family in families)
+    alike = [family for family in families if family.division.score >= ALIKE * best]
+    return min(alike, key=lambda family: (family.latter - family.former, -family.division.score))
 
 
 def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:

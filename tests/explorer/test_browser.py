@@ -110,7 +110,7 @@ def test_features_are_found_by_what_they_fire_on(tab: Tab, explorer: Server) -> 
     shows(page, track)
     page.locator("marimo-number input").fill("99999")
     page.locator("marimo-number input").press("Enter")
-    page.get_by_text("There is no track 99999 at this site.").wait_for()
+    page.get_by_text("There is no track 99999 at this site.").first.wait_for()
     shows(page, track)
 
 
