@@ -15,7 +15,7 @@ from dynamics.store.confined import ROWS, ConfinedError, ask
 from tests.charts.synthetic import SITES, empty_run, publish, synthetic_run
 
 QUICK = {"seconds": 1.5, "memory": 1024**3}
-PATIENT = {"seconds": 30, "memory": 1024**3}
+PATIENT = {"seconds": 30.0, "memory": 1024**3}
 """What is refused is so at once, but a child needs seconds to start on a busy machine."""
 
 
