@@ -256,18 +256,23 @@ def dormancy_events(followed: Followed) -> list[Event]:
         missed = range(gap.earlier + 1, gap.later)
         carried = np.min([timeline.presence(gap.earlier, k) for k in missed], axis=0)
         blur = timeline.blur(gap.earlier)
-        gone, back = timeline.presence(gap.earlier, gap.later), timeline.presence(gap.later, gap.earlier)
-        for i, j, score, p in zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, strict=True):
+        back = timeline.mutual_presence(gap.earlier, gap.later, gap.links.i, gap.links.j)
+        columns = zip(gap.links.i, gap.links.j, gap.links.score, gap.links.p_value, back, strict=True)
+        for i, j, score, p_value, again in columns:
             if followed.tracks.of[gap.earlier][i] != followed.tracks.of[gap.later][j]:
                 continue
-            evidence = {"link_p_value": float(p), "presence_in_gap": float(carried[i])}
-            evidence["presence_after"] = float(min(gone[i], back[j]))
-            away = (1 - carried[i]) / blur[i] >= AWAY
-            reason = None if away else "not told from a feature that the model carried all along"
-            reason = reason if min(gone[i], back[j]) >= THERE else "what came back is not what went away"
+            evidence = {
+                "link_p_value": float(p_value), "presence_in_gap": float(carried[i]), "presence_after": float(again)
+            }  # fmt: skip
             track = followed.tracks.positions[followed.tracks.of[gap.earlier][i]]
             sides_seen = sum(p[0] <= gap.earlier for p in track), sum(p[0] >= gap.later for p in track)
-            reason = reason if min(sides_seen) > 1 else "seen at one checkpoint only"
+            reason = None
+            if min(sides_seen) == 1:
+                reason = "seen at one checkpoint only"
+            elif again < THERE:
+                reason = "what came back is not what went away"
+            elif (1 - carried[i]) / blur[i] < AWAY:
+                reason = "not told from a feature that the model carried all along"
             sides = ((gap.earlier, int(i)),), ((gap.later, int(j)),)
             events.append(Event("dormancy", gap.earlier + 1, *sides, float(score), evidence, reason))
     return events

@@ -102,6 +102,12 @@ class Timeline:
         usual = self._medians.get_or_make((source, target), lambda: self._usual(source, target, raw))
         return np.asarray(np.clip(raw / np.where(self.dense(source), usual[1], usual[0]), 0, 2))
 
+    def mutual_presence(
+        self, former: int, latter: int, i: Int[np.ndarray, " tracks"], j: Int[np.ndarray, " tracks"]
+    ) -> Float[np.ndarray, " tracks"]:
+        """Of tracks at positions ``i`` and ``j`` the lesser of their presences at the other place."""
+        return np.asarray(np.minimum(self.presence(former, latter)[i], self.presence(latter, former)[j]))
+
     def _aligned(self, source: int, target: int) -> Float[np.ndarray, " live"]:
         """How far what the model writes at ``target`` is one direction: the feature's own, or some latent's there.
 

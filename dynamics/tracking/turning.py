@@ -74,8 +74,8 @@ def turns(timeline: Timeline, former: int, latter: int, *, apart: int = 0) -> Tu
     score = np.maximum(angle - usual, 0) / (usual + blur)
     correlation = _correlation(timeline, former, latter, i) if latter == former + 1 else np.zeros(len(i))
     as_before = correlation >= AS_BEFORE * _median(correlation)
-    kept = np.minimum(timeline.presence(former, latter)[i], timeline.presence(latter, former)[j])
-    return Turns(i, j, angle, usual, score, blur, np.minimum(kept, 1), correlation, as_before)
+    kept = np.minimum(timeline.mutual_presence(former, latter, i, j), 1)
+    return Turns(i, j, angle, usual, score, blur, kept, correlation, as_before)
 
 
 def sudden(found: dict[int, Turns]) -> dict[int, Turns]:
