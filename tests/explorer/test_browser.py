@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ import pytest
 import dynamics
 from dynamics import report
 from dynamics.charts.theme import KINDS
+from dynamics.explorer.history import Published
+from dynamics.explorer.page import neighbours, strongest
 from tests.charts.synthetic import HOSTILE, SITES, publish, synthetic_run
 from tests.explorer.conftest import Server, Tab, explorer_of, hostile_folder
 
 SITE = SITES[0]
 WAIT = 30_000
 """Milliseconds: for what hangs; a busy machine is not to fail."""
+LOOK = 100
+"""Milliseconds between looks at a drawing."""
+PATIENCE = 5_000
+"""Milliseconds after which a click is made again."""
 FIND = """(canvas, wanted) => {
     const {width, height, clientWidth} = canvas, {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
     const is = at => wanted.every((part, i) => Math.abs(data[4 * at + i] - part) < 9);
@@ -36,11 +43,25 @@ def opened(tab: Tab, server: Server, site: str = SITE) -> Any:
 
 
 def click_colour(page: Any, chart: int, colour: str) -> None:
-    """Click the first place of a chart, from the top, where four pixels in a row have a colour."""
+    """Click the first place of a chart, from the top, where four pixels in a row have a colour, once it is drawn."""
     canvas = page.locator("marimo-vega canvas").nth(chart)
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    x, y = canvas.evaluate(FIND, wanted)
-    canvas.click(position={"x": x + 1, "y": y + 1})
+    for _ in range(WAIT // LOOK):
+        if place := canvas.evaluate(FIND, wanted):
+            return canvas.click(position={"x": place[0] + 1, "y": place[1] + 1})
+        page.wait_for_timeout(LOOK)
+    raise AssertionError(f"chart {chart} shows no {colour}")
+
+
+def lead(act: Callable[[], None], told: Any) -> None:
+    """Do it until it is told: what is just being drawn anew takes no click, and nothing tells when it is drawn."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    for _ in range(WAIT // PATIENCE):
+        act()
+        with suppress(NotYet):
+            return told.first.wait_for(timeout=PATIENCE)
+    raise AssertionError(f"nothing led to {told}")
 
 
 def events_table(page: Any) -> Any:
@@ -55,22 +76,25 @@ def go_to(page: Any, track: int) -> None:
     page.get_by_text(f"latent {track}, fires").first.wait_for()
 
 
+def about(page: Any, *tracks: int) -> Any:
+    """The heading of a page that is about one of the tracks."""
+    return page.get_by_role("heading", name=re.compile(f"^Track ({'|'.join(map(str, tracks))}) of"))
+
+
 def shows(page: Any, *tracks: int) -> None:
     """Waits until the page is about one of the tracks."""
-    page.get_by_role("heading", name=re.compile(f"^Track ({'|'.join(map(str, tracks))}) of")).wait_for()
+    about(page, *tracks).wait_for()
 
 
 def test_a_click_on_events_leads_to_a_feature_and_what_it_fires_on(tab: Tab, explorer: Server) -> None:
     page, run = opened(tab, explorer), dynamics.open(explorer.folder)
-    click_colour(page, 0, KINDS["birth"])
-    events_table(page).get_by_text("14 rows").wait_for()
-    events_table(page).get_by_role("checkbox").nth(0).click()
-    page.get_by_text("birth at step").wait_for()
+    lead(lambda: click_colour(page, 0, KINDS["birth"]), events_table(page).get_by_text("14 rows"))
+    lead(lambda: events_table(page).get_by_role("checkbox").nth(0).click(), page.get_by_text("birth at step"))
     where = f"site = '{SITE}' and kind = 'birth' and step = 1667 order by q_value, event limit 1"
     [(track,)] = run.sql(f"select child_tracks[1] from events where {where}", "rows")
     shows(page, track)
     page.get_by_text(f"latent {track}, fires").first.wait_for()
-    assert page.locator("[data-context] mark[style]").count() >= 3
+    page.locator("[data-context] mark[style]").nth(2).wait_for()
     lived = run.sql(f"select step from feature_history where site = '{SITE}' and track = {track} order by step", "rows")
     slider = page.get_by_role("slider").nth(2)  # after the two ends of the window
     slider.focus()
@@ -79,23 +103,27 @@ def test_a_click_on_events_leads_to_a_feature_and_what_it_fires_on(tab: Tab, exp
     page.locator(f"b:text-is('step {lived[1][0]:,}')").wait_for()
 
 
-def test_a_click_on_a_relative_and_on_a_neighbour_goes_there(tab: Tab, explorer: Server) -> None:
+def test_a_click_on_a_relative_goes_there(tab: Tab, explorer: Server) -> None:
     page, run = opened(tab, explorer), dynamics.open(explorer.folder)
     query = (
         f"select child_tracks[1], parent_tracks from events where site = '{SITE}' and kind = 'merge' and step = 1016"
     )
     child, parents = run.sql(f"{query} order by event limit 1", "rows")[0]
-    go_to(page, child)
-    page.wait_for_timeout(2_000)  # for the drawing, of which nothing else tells
-    click_colour(page, 2, "#9da5ad")  # a relative's lane: the faint colour at 85 %
-    shows(page, *parents)
 
-    go_to(page, child)
-    neighbours = page.locator("marimo-table").nth(1)
-    row = neighbours.locator("tbody tr").first
-    other = int(row.locator("td").nth(1).inner_text())
-    row.get_by_role("checkbox").click()
-    shows(page, other)
+    def to_a_relative() -> None:
+        go_to(page, child)
+        click_colour(page, 2, "#9da5ad")  # a relative's lane: the faint colour at 85 %
+
+    lead(to_a_relative, about(page, *parents))
+
+
+def test_a_click_on_a_neighbour_goes_there(tab: Tab, explorer: Server) -> None:
+    page, run = opened(tab, explorer), Published(dynamics.open(explorer.folder))
+    here = strongest(run, SITE)
+    assert here is not None
+    other = neighbours(run, here)[0]["track"]
+    row = page.locator("marimo-table").nth(1).locator("tr").filter(has=page.get_by_text(f"{other}", exact=True)).first
+    lead(row.get_by_role("checkbox").click, about(page, other))
 
 
 def test_features_are_found_by_what_they_fire_on(tab: Tab, explorer: Server) -> None:
@@ -106,8 +134,7 @@ def test_features_are_found_by_what_they_fire_on(tab: Tab, explorer: Server) -> 
     page.get_by_text("features fire on it").wait_for()
     row = page.locator("marimo-table").nth(1).locator("tbody tr").first
     track = int(row.locator("td").nth(1).inner_text())
-    row.get_by_role("checkbox").click()
-    shows(page, track)
+    lead(row.get_by_role("checkbox").click, about(page, track))
     page.locator("marimo-number input").fill("99999")
     page.locator("marimo-number input").press("Enter")
     page.get_by_text("There is no track 99999 at this site.").first.wait_for()
