@@ -79,6 +79,16 @@ def test_a_kind_that_hardly_ever_claims_takes_its_tail_from_its_kindred() -> Non
     assert smallest_p(own, kindred) == NEVER_BELOW / 1001 < smallest_p(own)
 
 
+def test_a_null_that_claims_nothing_has_a_heavy_tail() -> None:
+    """Nothing was seen, so a score of 1 is no surprise, one of 20 is; five tiny claims make no certainty either."""
+    silent, tiny = np.zeros(1000), np.concatenate([np.zeros(995), np.full(5, 0.01)])
+    p = p_values(np.array([1.0, 4.0, 20.0]), silent, silent)
+    assert p[0] > 0.4 / 1001
+    assert p[0] > p[1] > p[2] > 0
+    assert p[2] < 0.01 / 1001 * 2.01
+    assert p_values(np.array([1.0]), tiny, tiny)[0] > NEVER_BELOW / 1001
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_events_of_a_rare_kind_are_as_rare_as_they_say(seed: int) -> None:
     """Claims come with probability 0.004 and reach as high as those of the kindred do."""
