@@ -25,7 +25,7 @@ GROWTH = 1.25
 
 SURROGATES = 1
 """Counts up when surrogate snapshots are made by other rules, so that null chains over the old ones are made anew."""
-TRACKING = 4
+TRACKING = 5
 """Counts up when tracking says something else of the same SAEs, so that every run is tracked again."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate, combinations
 
 import numpy as np
 import scipy.sparse as sp
@@ -52,15 +52,20 @@ class Division:
 def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     """The best division of every latent of ``former`` that has two candidates for children at ``latter``."""
     kin = timeline.kin(former, latter)
-    curves = _Cosines(timeline, latter)
     presence = timeline.presence(latter, former)
     goes_on = timeline.position_at(former, latter)[kin.parent] == kin.child
     usual_inside, usual_coverage = (
         float(np.median(shares[goes_on])) if goes_on.any() else 1.0 for shares in (kin.inside_child, kin.inside_parent)
     )
     able = (kin.kinship >= KINSHIP) & (kin.inside_child >= INSIDE * usual_inside) & (presence[kin.child] >= 0.3)
+    pairs = [np.array(list(combinations(edges, 2))) for edges in _families(kin, np.flatnonzero(able))]
+    if not pairs:
+        return []
+    partings = _partings(timeline, latter, kin, np.concatenate(pairs))
+    ends = accumulate(len(of) for of in pairs)
     found = [
-        _best_division(timeline, kin, edges, curves, (former, latter)) for edges in _families(kin, np.flatnonzero(able))
+        _best_division(timeline, kin, of, partings.between(end - len(of), end), (former, latter))
+        for of, end in zip(pairs, ends, strict=True)
     ]
     return [replace(d, coverage=min(1.0, d.coverage / max(usual_coverage, 1e-9))) for d in found]
 
@@ -75,84 +80,77 @@ def _families(kin: Kin, edges: Int[np.ndarray, " able"]) -> Iterator[Int[np.ndar
 
 
 @dataclass(frozen=True)
-class _Parting:
-    score: float
-    place: int
-    whole: int
-    before: float
-    after: float
+class _Partings:
+    """Where and how far the carried directions of each pair of latents come apart; places are those of ``Division``."""
+
+    score: Float[np.ndarray, " pairs"]
+    date: Int[np.ndarray, " pairs"]
+    whole: Int[np.ndarray, " pairs"]
+    before: Float[np.ndarray, " pairs"]
+    after: Float[np.ndarray, " pairs"]
+
+    def between(self, start: int, stop: int) -> _Partings:
+        """Some of the pairs."""
+        return _Partings(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
 
-class _Cosines:
-    """Cosines between the carried directions of two latents of one checkpoint, over the checkpoints around it."""
+def _partings(timeline: Timeline, index: int, kin: Kin, pairs: Int[np.ndarray, "pairs 2"]) -> _Partings:
+    """The largest fall of the cosine of each pair of children, weighed with how much of one feature they were before.
 
-    def __init__(self, timeline: Timeline, index: int) -> None:
-        self.places = list(window(index, BEFORE, 1, len(timeline)))
-        self._carried = [timeline.carried(index, s) for s in self.places]
-        self._presence = [timeline.presence(index, s) for s in self.places]
-        self._blur = timeline.blur(index)
-        self._norms = [c.norm for c in self._carried]
-
-    def curve(self, a: int, b: int) -> Float[np.ndarray, " places"]:
-        """At every place; halves are crossed, so that shared noise does not count as likeness."""
-        values = []
-        for c, norm in zip(self._carried, self._norms, strict=True):
-            product = (c.first[a] @ c.second[b] + c.second[a] @ c.first[b]) / 2
-            values.append(float(np.clip(product / (norm[a] * norm[b]), -1, 1)))
-        return np.array(values)
-
-    def parting(self, a: int, b: int) -> _Parting:
-        """The largest fall of the cosine of two latents, weighed with how much of one feature they were before it."""
-        cosine = self.curve(a, b)
-        presence = np.minimum([p[a] for p in self._presence], [p[b] for p in self._presence])
-        best = _Parting(0.0, len(cosine) - 1, len(cosine) - 2, float("nan"), float("nan"))
-        for at in range(1, len(cosine)):
-            earlier = slice(max(0, at - 2), at)
-            before, after = float(cosine[earlier].mean()), float(cosine[at : at + 2].mean())
-            was_one = max(before, 0.0) * min(1.0, float(presence[earlier].mean()))
-            score = (before - after) * was_one / float(max(self._blur[a], self._blur[b]))
-            if score > best.score:
-                together = np.flatnonzero(cosine[:at] >= after + WHOLE * (before - after))
-                best = _Parting(score, at, int(together[-1]), before, after)
-        return best
+    Halves are crossed, so that shared noise does not count as likeness.
+    """
+    a, b = kin.child[pairs].T
+    places = list(window(index, BEFORE, 1, len(timeline)))
+    cosine = np.stack([c.at(a).cosine_to(c.at(b)) for c in (timeline.carried(index, s) for s in places)])
+    presence = np.stack([np.minimum(p[a], p[b]) for p in (timeline.presence(index, s) for s in places)])
+    before, there = (
+        np.stack([of[max(0, at - 2) : at].mean(axis=0) for at in range(1, len(places))]) for of in (cosine, presence)
+    )
+    after = np.stack([cosine[at : at + 2].mean(axis=0) for at in range(1, len(places))])
+    blur = timeline.blur(index)[np.stack([a, b])].max(axis=0)
+    part = np.minimum(1, kin.inside_parent[pairs].min(axis=1) / PART)
+    score = (before - after) * np.maximum(before, 0) * np.minimum(1, there) / blur * part
+    last = score.argmax(axis=0), np.arange(len(pairs))
+    together = cosine >= after[last] + WHOLE * (before - after)[last]
+    together &= np.arange(len(places))[:, None] <= last[0]
+    whole = len(places) - 1 - together[::-1].argmax(axis=0)
+    at = np.array(places)
+    return _Partings(np.maximum(score[last], 0), at[last[0] + 1], at[whole], before[last], after[last])
 
 
 def _best_division(
-    timeline: Timeline, kin: Kin, edges: Int[np.ndarray, " family"], curves: _Cosines, between: tuple[int, int]
+    timeline: Timeline, kin: Kin, pairs: Int[np.ndarray, "pairs 2"], partings: _Partings, between: tuple[int, int]
 ) -> Division:
-    child = {int(kin.child[e]): float(kin.kinship[e]) for e in edges}
-    part = {int(kin.child[e]): min(1.0, float(kin.inside_parent[e]) / PART) for e in edges}
-
-    def weighed(x: int, y: int) -> float:
-        return curves.parting(x, y).score * min(part[x], part[y])
-
-    a, b = max(combinations(child, 2), key=lambda pair: weighed(*pair))
-    parting, score = curves.parting(a, b), weighed(a, b)
-    others = [c for c in child if c not in (a, b) and weighed(a, c) >= score / 2]
-    parent = int(kin.parent[edges[0]])
-    coverage, overlap = _shared_rows(timeline, between, parent, [a, b, *others])
+    n = int(partings.score.argmax())
+    a, b = pairs[n].tolist()
+    beside = (pairs == a).any(axis=1) & (pairs != b).all(axis=1) & (partings.score >= partings.score[n] / 2)
+    children = tuple(kin.child[[a, b, *(e for e in pairs[beside].ravel().tolist() if e != a)]].tolist())
+    parent = int(kin.parent[a])
+    coverage, overlap = _shared_rows(timeline, between, parent, children)
     return Division(
         parent=parent,
-        children=(a, b, *others),
-        date=curves.places[parting.place],
-        whole=curves.places[parting.whole],
-        score=score,
-        together=parting.before,
-        apart=parting.after,
-        kinship=min(child[a], child[b]),
+        children=children,
+        date=int(partings.date[n]),
+        whole=int(partings.whole[n]),
+        score=float(partings.score[n]),
+        together=float(partings.before[n]),
+        apart=float(partings.after[n]),
+        kinship=float(kin.kinship[[a, b]].min()),
         coverage=coverage,
         overlap=overlap,
     )
 
 
-def _shared_rows(timeline: Timeline, between: tuple[int, int], parent: int, children: list[int]) -> tuple[float, float]:
+def _shared_rows(
+    timeline: Timeline, between: tuple[int, int], parent: int, children: tuple[int, ...]
+) -> tuple[float, float]:
     """Share of the parent's rows on which a child fires; Jaccard index of the first two children's rows."""
     former, latter = (timeline.carrying.series[timeline.place(s)].codes for s in between)
-    rows = [_rows(latter, c) for c in children]
-    own = _rows(former, parent)
-    covered = np.isin(own, np.concatenate(rows)).mean()
-    both = len(np.intersect1d(rows[0], rows[1]))
-    return float(covered), both / max(len(rows[0]) + len(rows[1]) - both, 1)
+    fires = np.zeros((len(children), latter.shape[0]), dtype=bool)
+    for n, child in enumerate(children):
+        fires[n, _rows(latter, child)] = True
+    both, either = np.sum(fires[0] & fires[1]), np.sum(fires[0] | fires[1])
+    return float(fires[:, _rows(former, parent)].any(axis=0).mean()), float(both / max(either, 1))
 
 
 def _rows(codes: sp.csc_array, column: int) -> Int[np.ndarray, " rows"]:
