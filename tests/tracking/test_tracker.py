@@ -16,6 +16,7 @@ from scipy.stats import ortho_group
 
 from dynamics.tracking import Checkpoint, History, Series, track
 from dynamics.tracking.calibration import p_values, q_values
+from dynamics.tracking.claims import CORE
 from tests.tracking import gallery
 
 TYPES: dict[str, pa.DataType] = {
@@ -213,11 +214,12 @@ def test_p_and_q_values_can_be_recomputed_from_the_tables(name: str) -> None:
     tables = gallery.tracked(name).tables
     sizes = {r["kind"]: r for r in tables["resolution"].to_pylist()}
     rows = tables["event_candidates"].to_pylist()
+    above = {k: np.array([r["score"] for r in rows if r["kind"] == k and r["arm"] == "null"]) for k in sizes}
     for kind, size in sizes.items():
         chain = [r for r in rows if r["kind"] == kind and r["arm"] == "chain"]
-        above = np.array([r["score"] for r in rows if r["kind"] == kind and r["arm"] == "null"])
-        null = np.concatenate([above, np.zeros(size["null_candidates"] - len(above))])
-        p = p_values(np.array([r["score"] for r in chain], dtype=float), null)
+        null = np.concatenate([above[kind], np.zeros(size["null_candidates"] - len(above[kind]))])
+        kindred = np.concatenate([above[k] for k in CORE]) if kind in CORE else None
+        p = p_values(np.array([r["score"] for r in chain], dtype=float), null, kindred)
         np.testing.assert_allclose([r["p_value"] for r in chain], p)
         tested = [n for n, r in enumerate(chain) if r["reason"] is None]
         q = q_values(p[tested], size["tests"])
