@@ -48,7 +48,7 @@ def beginnings(timeline: Timeline, index: int) -> Beginnings:
         after = np.minimum(curve[:, at:].min(axis=1), 1)
         for last in (place for place in _last_without(at) if place < first):
             before = curve[:, max(0, last - 1) : last + 1].max(axis=1)
-            half = curve[:, last + 1 : first + 1] >= (before + 1)[:, None] / 2
+            half = curve[:, last + 1 :] >= (before + 1)[:, None] / 2
             date = np.where(half.any(axis=1), places[last + 1] + half.argmax(axis=1), index)
             found = _better(found, Beginnings(after - before, date, before, after))
     return replace(found, score=np.where(found.before < THERE, np.maximum(found.score, 0) / blur, 0))
