@@ -9,7 +9,7 @@ TAIL = 20
 """Largest null scores that a tail is fitted to."""
 FEWEST = 5
 """With fewer scores above 0 there is no tail of their own."""
-UNSEEN = (1.0, 1.0)
+UNSEEN = (1.0,) * FEWEST
 """Null scores that count as seen among kindred ones, in the unit of the scores: a null that claims nothing has a tail
 too, a heavy one. Across planted worlds and trainings the claims of a null are 0.02 to 1.8 high on average."""
 NEVER_BELOW = 0.02
