@@ -1,7 +1,8 @@
-"""One batch of a training: its codes row by row and latent by latent, and what their reconstruction gets wrong."""
+"""One batch of a training: its codes, what their reconstruction gets wrong, and what the loss says about latents."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.sparse import weighted_sums
+from dynamics.sae.sparse import products, sums, weighted_sums
 from dynamics.sae.threads import Crew
 
 ROWS = 1024
@@ -25,7 +26,21 @@ BALANCE = 0.7
 
 
 @dataclass(frozen=True)
-class Batch:
+class Slopes:
+    """Of the mean over rows of ‖x − x̂‖² + λ‖f‖₁, for some latents."""
+
+    encoder: Float[Tensor, "latents d_in"]
+    b_enc: Float[Tensor, " latents"]
+    decoder: Float[Tensor, "latents d_in"]
+    """Also along the rows of the decoder, which keep their length."""
+    codes: Float[Tensor, " codes"]
+    """Along each stored code, also along those that are zero."""
+    fired: Float[Tensor, " latents"]
+    """Rows on which each fired."""
+
+
+@dataclass(frozen=True)
+class Batch(ABC):
     """A batch as the latents see it."""
 
     x: Float[Tensor, "rows d_in"]
@@ -34,6 +49,16 @@ class Batch:
     """x̂ − x."""
     error: Float[Tensor, "rows prefixes d_in"]
     """Half the slope of a row's loss along what latents write that are in this and all longer prefixes."""
+
+    @abstractmethod
+    def slopes(self, decoder: Float[Tensor, "latents d_in"], latents: slice, l1: float) -> Slopes:
+        """Of latents that lie side by side, by their rows of the decoder."""
+
+
+@dataclass(frozen=True)
+class SparseBatch(Batch):
+    """A batch of which only the codes are stored, latent by latent."""
+
     rows: Int32[Tensor, " codes"]
     """On which row each code is, latent by latent."""
     values: Float[Tensor, " codes"]
@@ -51,7 +76,7 @@ class Batch:
         decoder: Float[Tensor, "n d_in"],
         prefix: Int32[Tensor, " n"],
         crew: Crew,
-    ) -> Batch:
+    ) -> SparseBatch:
         """A batch from its codes row by row, their columns sorted where there are several prefixes.
 
         Where latents are nested (``matryoshka``), every prefix of them reconstructs on its own, and the loss is a
@@ -77,6 +102,28 @@ class Batch:
         turned = codes.tocsc()
         rows, values, ends = map(torch.from_numpy, (turned.indices, turned.data, turned.indptr))
         return cls(x, wrong, error, rows, values, ends, prefix)
+
+    def slopes(self, decoder: Float[Tensor, "latents d_in"], latents: slice, l1: float) -> Slopes:
+        edges = self.starts[latents.start : latents.stop + 1]
+        codes = slice(int(edges[0]), int(edges[-1]))
+        rows, values, starts = self.rows[codes], self.values[codes], edges - edges[0]
+        places, error = self._places(latents, rows, starts), self.error.flatten(0, 1)
+        slopes = (2 * products(decoder, error, places, starts) + l1) / len(self.x)
+        felt = slopes * (values > 0)
+        return Slopes(
+            encoder=weighted_sums(self.x, rows, starts, felt),
+            b_enc=sums(felt, starts),
+            decoder=weighted_sums(error, places, starts, values) * (2 / len(self.x)),
+            codes=slopes,
+            fired=sums((values > 0).float(), starts),
+        )
+
+    def _places(self, latents: slice, rows: Tensor, starts: Tensor) -> Tensor:
+        """Where the error that each code can change is: on its row, for the first prefix that its latent is in."""
+        prefixes = self.error.shape[1]
+        if prefixes == 1:
+            return rows
+        return rows * prefixes + self.prefix[latents].repeat_interleave(starts.diff())
 
 
 def prefix_of(sae: SparseAutoencoder) -> Int32[Tensor, " n"]:

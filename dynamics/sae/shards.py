@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dynamics.sae.batches import Batch
-from dynamics.sae.sparse import products, sums, weighted_sums
 
 SHARD = 1024
 """Latents that one thread works on at a time."""
@@ -62,24 +61,9 @@ class Shard:
 
     def gradients(self, batch: Batch, l1: float) -> tuple[list[Tensor], Step]:
         """Of the encoder, its biases and, along the sphere, the decoder; and what others need to know."""
-        edges = batch.starts[self.latents.start : self.latents.stop + 1]
-        codes = slice(int(edges[0]), int(edges[-1]))
-        rows, values, starts = batch.rows[codes], batch.values[codes], edges - edges[0]
-        places, error = self._places(batch, rows, starts), batch.error.flatten(0, 1)
-        slopes = (2 * products(self.decoder, error, places, starts) + l1) / len(batch.x)
-        felt = slopes * (values > 0)
-        decoder = weighted_sums(error, places, starts, values) * (2 / len(batch.x))
-        decoder -= (decoder * self.decoder).sum(1, keepdim=True) * self.decoder
-        b_enc = sums(felt, starts)
-        said = Step(b_enc @ self.encoder, slopes, sums((values > 0).float(), starts))
-        return [weighted_sums(batch.x, rows, starts, felt), b_enc, decoder], said
-
-    def _places(self, batch: Batch, rows: Tensor, starts: Tensor) -> Tensor:
-        """Where the error that each code can change is: on its row, for the first prefix that its latent is in."""
-        prefixes = batch.error.shape[1]
-        if prefixes == 1:
-            return rows
-        return rows * prefixes + batch.prefix[self.latents].repeat_interleave(starts.diff())
+        said = batch.slopes(self.decoder, self.latents, l1)
+        decoder = said.decoder - (said.decoder * self.decoder).sum(1, keepdim=True) * self.decoder
+        return [said.encoder, said.b_enc, decoder], Step(said.b_enc @ self.encoder, said.codes, said.fired)
 
     def restart(self, latents: Tensor, directions: Float[Tensor, "some d_in"]) -> None:
         """Latents of the shard, counted from its first, start anew in these directions."""

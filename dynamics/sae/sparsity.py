@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from dynamics.sae.autoencoder import SparseAutoencoder
-from dynamics.sae.batches import Batch
+from dynamics.sae.batches import Batch, SparseBatch
 from dynamics.sae.selection import codes_above, strongest_codes
 from dynamics.sae.sparse import sums
 from dynamics.sae.threads import Crew
@@ -31,6 +31,9 @@ SAMPLE = 32768
 
 class Sparsity(ABC):
     """Decides which latents fire on the rows of a batch."""
+
+    all_positive = False
+    """Every positive pre-activation fires."""
 
     @abstractmethod
     def codes(
@@ -63,6 +66,8 @@ class EachRow(Sparsity):
 
 class Positive(Sparsity):
     """``relu``: every positive pre-activation."""
+
+    all_positive = True
 
     def codes(self, x: Tensor, encoder: Tensor, bias: Tensor, crew: Crew) -> csr_array:
         return codes_above(x, encoder, bias, torch.zeros(()), crew)
@@ -124,6 +129,7 @@ class OwnThresholds(WholeBatch):
         self._adam = torch.optim.Adam([self._log], fused=True)
 
     def learn(self, batch: Batch, slopes: Tensor, rate: float) -> None:
+        assert isinstance(batch, SparseBatch)  # others are only made where all positive pre-activations fire
         bounds = self.level * (1 + self.window) * self.relative
         close = (batch.values < bounds.repeat_interleave(batch.starts.diff())).float()
         worth = -self.level * self.relative * sums(close * slopes, batch.starts)

@@ -1,4 +1,4 @@
-"""Training of one sparse autoencoder, with gradients written out for the few latents that fire."""
+"""Training of one sparse autoencoder, with gradients written out for the latents that fire."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dynamics.sae.autoencoder import THRESHOLDED, SparseAutoencoder
-from dynamics.sae.batches import Batch, prefix_of
+from dynamics.sae.batches import Batch, SparseBatch, prefix_of
 from dynamics.sae.config import SaeConfig
+from dynamics.sae.dense import DenseBatch, crowded
 from dynamics.sae.pace import Pace
 from dynamics.sae.refresh import telling_directions
 from dynamics.sae.shards import BETAS, SHARD, Shard
@@ -188,8 +189,10 @@ class _Trainer:
 
     def _seen(self, x: Tensor) -> Batch:
         x = x - self.b_dec
+        if self.sparsity.all_positive and crowded(x, self.encoder, self.b_enc):
+            return DenseBatch.of(x, self.encoder, self.b_enc, self.decoder, self.crew)
         codes = self.sparsity.codes(x, self.encoder, self.b_enc, self.crew)
-        return Batch.of(x, codes, self.decoder, self.prefix, self.crew)
+        return SparseBatch.of(x, codes, self.decoder, self.prefix, self.crew)
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(parameter.sum())) for parameter in self.parameters)

@@ -13,9 +13,10 @@ from scipy.sparse import csc_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dynamics.sae import SaeConfig, SparseAutoencoder, evaluate, initial, refresh, train
-from dynamics.sae.batches import Batch
+from dynamics.sae import SaeConfig, SparseAutoencoder, dense, evaluate, initial, refresh, train
+from dynamics.sae.batches import Batch, SparseBatch
 from dynamics.sae.config import Architecture
+from dynamics.sae.dense import DenseBatch
 from dynamics.sae.refresh import refreshed
 from dynamics.sae.sparsity import OwnThresholds, WholeBatch
 from dynamics.sae.threads import Crew
@@ -49,12 +50,29 @@ def fit(x: Tensor, config: SaeConfig = SMALL, seed: int = 0) -> SparseAutoencode
     return train(initial(x, config, generator), x, config, steps=config.steps, generator=generator)[0]
 
 
+def firing(batch: Batch) -> Tensor:
+    if isinstance(batch, DenseBatch):
+        return batch.codes > 0
+    assert isinstance(batch, SparseBatch)
+    latents = len(batch.starts) - 1
+    return torch.from_numpy(
+        csc_array((batch.values > 0, batch.rows, batch.starts), shape=(len(batch.x), latents)).toarray()
+    )
+
+
 def best_cosines(truth: Tensor, sae: SparseAutoencoder) -> Tensor:
     return (truth @ sae.W_dec.T).amax(1)
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_gradients_are_those_of_autograd(architecture: Architecture) -> None:
+EVERY_WAY = [(kind, 1.0) for kind in get_args(Architecture)] + [("relu", 0.0)]
+"""Each architecture, and the densities from which on dense products are taken."""
+
+
+@pytest.mark.parametrize(("architecture", "crowded"), EVERY_WAY)
+def test_gradients_are_those_of_autograd(
+    architecture: Architecture, crowded: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "CROWDED", crowded)
     config = SaeConfig(architecture=architecture, n_latents=24, k=4, l1=0.7)
     x = torch.randn(60, 10, generator=seeded())
     start = replace(initial(x, config, seeded()), b_dec=torch.randn(10, generator=seeded(3)))
@@ -66,8 +84,7 @@ def test_gradients_are_those_of_autograd(architecture: Architecture) -> None:
     ours.append(2 * batch.error[:, 0].mean(0) - said.pull)
 
     encoder, b_enc, decoder, b_dec = (p.clone().requires_grad_() for p in trainer.parameters)
-    fires = csc_array((batch.values > 0, batch.rows, batch.starts), shape=(60, 24)).toarray()
-    f = torch.relu((x - b_dec) @ encoder.T + b_enc) * torch.from_numpy(fires)
+    f = torch.relu((x - b_dec) @ encoder.T + b_enc) * firing(batch)
     ends = (1, 3, 6, 12, 24) if architecture == "matryoshka" else (24,)
     errors = [(f[:, :end] @ decoder[:end] + b_dec - x).square().sum(1).mean() for end in ends]
     weights = 0.7 ** torch.arange(len(ends) - 1, -1, -1.0)
@@ -104,7 +121,7 @@ def test_a_threshold_rises_where_faint_codes_are_worth_less() -> None:
     rule = OwnThresholds(1.0, torch.ones(2))
     x = torch.tensor([[1.01, 0.0], [0.0, 1.01], [1.01, 0.0], [0.0, 1.01]])
     codes = rule.codes(x, torch.eye(2), torch.zeros(2), Crew(None))
-    batch = Batch.of(x, codes, torch.eye(2), torch.zeros(2, dtype=torch.int32), Crew(None))
+    batch = SparseBatch.of(x, codes, torch.eye(2), torch.zeros(2, dtype=torch.int32), Crew(None))
     rule.learn(batch, torch.tensor([-1.0, -1.0, 0.0, 0.0]), 0.1)
     assert rule.relative[0] < 1 < rule.relative[1]
 
@@ -195,8 +212,31 @@ def test_silent_latents_are_woken_unless_the_start_is_a_warm_one(monkeypatch: py
     assert evaluate(left, x).dead > 0.3
 
 
-@pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_the_seed_decides_and_nothing_else(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_and_sparse_products_train_the_same_sae(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = planted(directions(32, 24))
+    config = replace(SMALL, architecture="relu", k=24)
+    fits = []
+    for crowded in (0.0, 0.3, 1.0):
+        monkeypatch.setattr(dense, "CROWDED", crowded)
+        start = initial(x, config, seeded())
+        fits.append(train(start, x, config, steps=20, generator=seeded()))
+    for sae, log in fits[1:]:
+        torch.testing.assert_close(sae.W_dec, fits[0][0].W_dec, atol=1e-3, rtol=0)
+        assert log.losses == pytest.approx(fits[0][1].losses, rel=1e-4)
+
+
+def test_where_many_latents_fire_products_are_dense() -> None:
+    x = planted(directions(32, 24))
+    for k, kind in ((2, SparseBatch), (24, DenseBatch)):
+        start = initial(x, replace(SMALL, architecture="relu", k=k), seeded())
+        assert type(_Trainer(start, x, SMALL, 1, seeded(), Crew(None), warm=False)._seen(x[:256])) is kind
+
+
+@pytest.mark.parametrize(("architecture", "crowded"), EVERY_WAY)
+def test_the_seed_decides_and_nothing_else(
+    architecture: Architecture, crowded: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "CROWDED", crowded)
     monkeypatch.setattr("dynamics.sae.threads.WORTH_SHARING", 0)
     x = planted(directions(32, 24))
     config = replace(SMALL, steps=40, architecture=architecture)
