@@ -12,7 +12,7 @@ from dynamics.sae.batches import Batch, Slopes
 from dynamics.sae.selection import blocks
 from dynamics.sae.threads import Crew
 
-CROWDED = 0.3
+CROWDED = 0.25
 """Share of codes that are positive from which on dense products are quicker."""
 SAMPLED = 32
 """Of so many rows one tells how crowded a batch is."""
@@ -20,7 +20,10 @@ SAMPLED = 32
 
 @dataclass(frozen=True)
 class DenseBatch(Batch):
-    """A batch with all its codes, zeros too, of latents that all fire where they are positive."""
+    """A batch with all its codes, zeros too, of latents that all fire where they are positive.
+
+    The codes are there until the next batch is made.
+    """
 
     codes: Float[Tensor, "rows n"]
 
@@ -34,7 +37,7 @@ class DenseBatch(Batch):
         crew: Crew,
     ) -> DenseBatch:
         """A batch from its rows minus the decoder's bias."""
-        codes, wrong = torch.empty(len(x), len(bias)), torch.empty_like(x)
+        codes, wrong = crew.room(len(x), len(bias)), torch.empty_like(x)
 
         def fill(block: slice) -> None:
             found = torch.addmm(bias, x[block], encoder.T, out=codes[block]).relu_()
@@ -44,16 +47,18 @@ class DenseBatch(Batch):
         return cls(x, wrong, wrong[:, None], codes)
 
     def slopes(self, decoder: Float[Tensor, "latents d_in"], latents: slice, l1: float) -> Slopes:
-        codes, share = self.codes[:, latents], 1 / len(self.x)
-        along = torch.addmm(torch.tensor(l1 * share), self.wrong, decoder.T, alpha=2 * share)
-        felt = torch.where(codes > 0, along, 0.0)
-        return Slopes(
-            encoder=felt.T @ self.x,
-            b_enc=felt.sum(0),
-            decoder=(codes.T @ self.wrong) * (2 * share),
-            codes=felt[:0, 0],
-            fired=codes.sign().sum(0),
-        )
+        share, penalty = 1 / len(self.x), torch.tensor(l1 / len(self.x))
+        encoder, along = torch.zeros_like(decoder), torch.zeros_like(decoder)
+        b_enc, fired = torch.zeros(2, len(decoder))
+        for block in blocks(len(self.x), self.codes.shape[1]):
+            codes, wrong = self.codes[block, latents], self.wrong[block]
+            felt = torch.addmm(penalty, wrong, decoder.T, alpha=2 * share)
+            felt = torch.ops.aten.threshold_backward(felt, codes, 0)  # in one pass over memory, where `where` takes two
+            encoder.addmm_(felt.T, self.x[block])
+            along.addmm_(codes.T, wrong, alpha=2 * share)
+            b_enc += felt.sum(0)
+            fired += codes.sign().sum(0)
+        return Slopes(encoder, b_enc, along, torch.empty(0), fired)
 
 
 def crowded(x: Float[Tensor, "rows d_in"], encoder: Float[Tensor, "n d_in"], bias: Float[Tensor, " n"]) -> bool:
