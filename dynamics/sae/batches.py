@@ -77,12 +77,14 @@ class SparseBatch(Batch):
         prefix: Int32[Tensor, " n"],
         crew: Crew,
     ) -> SparseBatch:
-        """A batch from its codes row by row, their columns sorted where there are several prefixes.
+        """A batch from its codes row by row; their columns are sorted in place where there are several prefixes.
 
         Where latents are nested (``matryoshka``), every prefix of them reconstructs on its own, and the loss is a
         weighted mean over prefixes.
         """
         prefixes = int(prefix[-1]) + 1
+        if prefixes > 1:
+            codes.sort_indices()
         starts = torch.from_numpy(codes.indptr if prefixes == 1 else _starts(codes, prefix.numpy(), prefixes))
         columns, values = torch.from_numpy(codes.indices), torch.from_numpy(codes.data)
         wrong, error = torch.empty_like(x), torch.empty(len(x), prefixes, x.shape[1])

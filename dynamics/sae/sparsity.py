@@ -80,12 +80,12 @@ class WholeBatch(Sparsity):
 
     def __init__(self, k: float, threshold: Float[Tensor, " n"]) -> None:
         known = threshold > 0
-        self._k = k
+        self.k = k
         self.level = float(threshold[known].mean()) if bool(known.any()) else 0.0
         self.relative = torch.where(known, threshold / max(self.level, 1e-30), 1.0)
 
     def codes(self, x: Tensor, encoder: Tensor, bias: Tensor, crew: Crew) -> csr_array:
-        count = round(self._k * len(x))
+        count = round(self.k * len(x))
         found = self._candidates(x, encoder, bias, count, crew)
         ratio = found.data / self.relative.numpy()[found.indices]
         self.level = float(np.partition(ratio, -count)[-count]) if len(ratio) >= count else 0.0
@@ -103,7 +103,7 @@ class WholeBatch(Sparsity):
 
     def _guess(self, x: Tensor, encoder: Tensor, bias: Tensor) -> float:
         ratio = (torch.addmm(bias, x, encoder.T) / self.relative).numpy().reshape(-1)
-        count = max(1, min(len(ratio), round(self._k * len(x))))
+        count = max(1, min(len(ratio), round(self.k * len(x))))
         return max(0.0, float(np.partition(ratio, -count)[-count]))
 
     def settled(self, x: Tensor, encoder: Tensor, bias: Tensor, crew: Crew) -> Float[Tensor, " n"]:

@@ -20,7 +20,7 @@ from dynamics.sae.pace import Pace
 from dynamics.sae.refresh import telling_directions
 from dynamics.sae.shards import BETAS, SHARD, Shard
 from dynamics.sae.sparse import expect_sparse_tensors
-from dynamics.sae.sparsity import WholeBatch, sparsity_of
+from dynamics.sae.sparsity import EachRow, Sparsity, WholeBatch, sparsity_of
 from dynamics.sae.threads import Crew, crew, one_thread
 
 FEW = 2048
@@ -139,6 +139,7 @@ class _Trainer:
         self.x, self.generator, self.crew = x, generator, crew
         self.start, self.l1 = sae, config.l1 if sae.architecture == "relu" else 0.0
         self.sparsity = sparsity_of(sae, x)
+        self.early = EachRow(round(self.sparsity.k)) if isinstance(self.sparsity, WholeBatch) else self.sparsity
         self.prefix = prefix_of(sae)
         self.batch = min(config.batch_size, len(x))
         self.encoder = sae.W_enc.T.clone(memory_format=torch.contiguous_format)
@@ -181,17 +182,21 @@ class _Trainer:
         self.b_dec.grad = 2 * batch.error[:, 0].mean(0) - torch.stack([step.pull for step in steps]).sum(0)
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
-        self.sparsity.learn(batch, torch.cat([step.slopes for step in steps]), rate)
+        self._rule.learn(batch, torch.cat([step.slopes for step in steps]), rate)
         self.firings += torch.cat([step.fired for step in steps])
         self.seen += len(x)
         self.losses.append(loss)
         return True
 
+    @property
+    def _rule(self) -> Sparsity:
+        return self.early if self.pace.by_row(len(self.losses)) else self.sparsity
+
     def _seen(self, x: Tensor) -> Batch:
         x = x - self.b_dec
         if self.sparsity.all_positive and crowded(x, self.encoder, self.b_enc):
             return DenseBatch.of(x, self.encoder, self.b_enc, self.decoder, self.crew)
-        codes = self.sparsity.codes(x, self.encoder, self.b_enc, self.crew)
+        codes = self._rule.codes(x, self.encoder, self.b_enc, self.crew)
         return SparseBatch.of(x, codes, self.decoder, self.prefix, self.crew)
 
     def _finite(self) -> bool:

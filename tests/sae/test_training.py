@@ -18,6 +18,7 @@ from dynamics.sae.batches import Batch, SparseBatch
 from dynamics.sae.config import Architecture
 from dynamics.sae.dense import DenseBatch
 from dynamics.sae.refresh import refreshed
+from dynamics.sae.scaling import Scaling
 from dynamics.sae.sparsity import OwnThresholds, WholeBatch
 from dynamics.sae.threads import Crew
 from dynamics.sae.training import _Trainer
@@ -77,7 +78,7 @@ def test_gradients_are_those_of_autograd(
     x = torch.randn(60, 10, generator=seeded())
     start = replace(initial(x, config, seeded()), b_dec=torch.randn(10, generator=seeded(3)))
     start = replace(start, b_enc=torch.randn(24, generator=seeded(4)))
-    trainer = _Trainer(start, x, config, 1, seeded(), Crew(None), warm=False)
+    trainer = _Trainer(start, x, config, 1, seeded(), Crew(None), warm=True)
     batch = trainer._seen(x)
     [shard] = trainer.shards
     ours, said = shard.gradients(batch, trainer.l1)
@@ -138,6 +139,29 @@ def test_nested_latents_put_what_matters_first() -> None:
     sae = fit(x, replace(SMALL, architecture="matryoshka", n_latents=64))
     density = np.bincount(sae.encode_sparse(x).indices, minlength=64) / len(x)
     assert density[:16].mean() > 2 * density[16:].mean()
+
+
+@pytest.mark.parametrize("architecture", ["batch_topk", "jump_relu", "matryoshka"])
+def test_at_first_each_row_has_its_own_strongest_latents(architecture: Architecture) -> None:
+    x = planted(directions(32, 24))
+    start = initial(x, replace(SMALL, architecture=architecture), seeded())
+    for warm, done in ((False, 0), (False, 50), (True, 0)):
+        trainer = _Trainer(start, x, SMALL, 100, seeded(), Crew(None), warm=warm)
+        trainer.losses = [0.0] * done
+        counts = firing(trainer._seen(x[:256])).sum(1)
+        assert bool((counts == 4).all()) == (not warm and done == 0)
+        assert float(counts.float().mean()) == pytest.approx(4, rel=0.01)
+
+
+def test_features_that_are_often_together_are_found_under_a_common_threshold() -> None:
+    truth = directions(96, 48)
+    generator = seeded(1)
+    amounts = (torch.rand(8192, 96, generator=generator) < 0.1) * (0.5 + torch.rand(8192, 96, generator=generator))
+    x = amounts @ truth + 0.05 * torch.randn(8192, 48, generator=generator)
+    x = Scaling.of(x).apply(x)
+    config = SaeConfig(architecture="batch_topk", n_latents=192, k=10, batch_size=512, steps=400)
+    found = best_cosines(truth, fit(x, config))
+    assert float(found.mean()) > 0.88, "0.94; 0.77 where the whole batch decides from the first step on"
 
 
 def test_imported_thresholds_are_trained_at_the_sparsity_that_they_have() -> None:
