@@ -9,9 +9,10 @@ import altair as alt
 import numpy as np
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, note, values
 
 BOTH = """
 select p.step, p.live, p.births, p.deaths, p.splits, p.merges, c.loss
@@ -60,11 +61,11 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
     x = alt.X("low:Q", bin="binned", title="share of rows where both fire, of those where either does", axis=axis)
     tooltip = [alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("what:N"), alt.Tooltip("features:Q", format=",d")]
     y = alt.Y("features:Q", stack=None, axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d"))
-    drawn = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
+    bars = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
         x=x.scale(domain=[0, 1], nice=False), x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip
     )  # fmt: skip
     how = "Features are matched one to one by the probe rows they fire on, where they share at least 30 % of them."
-    return finished(drawn.properties(width=WIDTH, height=150), title, [f"{place}. {how}"], "")
+    return finished(layered(bars, width=WIDTH, height=150), title, [f"{place}. {how}"], "")
 
 
 def onset_pairs(shared: list[Row], steps: list[int], place: str) -> Any:

@@ -7,22 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import (
-    BAND,
-    FAINT,
-    INK,
-    KINDS,
-    MARKS,
-    WIDTH,
-    finished,
-    layered,
-    listed,
-    note,
-    sentence,
-    values,
-)
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, listed, note, values
 
 DRIFT = """
 select step, mean_drift, null_drift, null_drift_high
@@ -121,7 +109,7 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
     turned = [_rotated(axis, rotated, scale)] if rotated else []
     pointer = pointed(axis, shown, tooltip, labels=True)
-    return stacked([layered(middle, *null, line, points, pointer, *turned, width=WIDTH, height=240)])
+    return layered(middle, *null, line, points, pointer, *turned, width=WIDTH, height=240)
 
 
 def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:

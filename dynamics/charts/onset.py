@@ -7,9 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, note, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """

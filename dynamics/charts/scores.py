@@ -7,8 +7,9 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, note, values
 from dynamics.tracking.following import LONGEST_GAP
 
 SCORES = """
@@ -60,7 +61,7 @@ def scores(run: History, site: str) -> Any:
         f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'link does', 'links do')}. Longer ones "
         f"than {LONGEST_GAP - 1} are not looked for.",
     ]
-    drawn = alt.vconcat(*panels, spacing=20).resolve_scale(color="independent")
+    drawn = stacked(panels, spacing=20).resolve_scale(color="independent")
     return finished(drawn, _message(cuts), subtitle, source.text)
 
 

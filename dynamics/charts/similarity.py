@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import GRID, INK, SOFT, finished, layered, note, sentence, values
+from dynamics.charts.theme import GRID, INK, SOFT, note, values
 
 LIVE = """
 select latent, track, density, mean_activation

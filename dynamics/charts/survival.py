@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from scipy.stats import CensoredData, ecdf, logrank
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, selecting, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, MARKS, WIDTH, finished, sentence, values
+from dynamics.charts.theme import FAINT, MARKS, WIDTH, values
 
 LIVES = """
 with checkpoint as (select step, row_number() over (order by step) as number from snapshots where site = $site)
@@ -136,7 +137,6 @@ def _message(groups: list[_Group]) -> str:
 def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     names = list(dict.fromkeys(row["group"] for row in curves))
     colours = [_COLOURS[_NAMES.index(group.name)] for group in groups]
-    picked = alt.selection_point(fields=["group"], bind="legend")
     x = alt.X(
         "age:Q",
         title="age (checkpoints)",
@@ -152,12 +152,16 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
         legend=alt.Legend(title="began", symbolType="stroke", symbolOpacity=1),
     )
     tooltip = [alt.Tooltip("group:N"), alt.Tooltip("age:Q", title="checkpoints"), alt.Tooltip("share:Q", format=".1%")]
-    faded = alt.condition(picked, alt.value(1), alt.value(0.15))
+    faded = alt.condition(_PICKED, alt.value(1), alt.value(0.15))
     base = alt.Chart(values(curves)).encode(x=x, color=colour, tooltip=tooltip)
     band = base.mark_area(interpolate="step-after").encode(
         y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2=alt.Y2("high:Q"),
-        opacity=alt.condition(picked, alt.value(0.15), alt.value(0.03)),
+        opacity=alt.condition(_PICKED, alt.value(0.15), alt.value(0.03)),
     )  # fmt: skip
     line = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(y=share, opacity=faded)
-    points = base.mark_point(filled=True, size=14).encode(y=share, opacity=faded)
-    return alt.layer(band, line, points.add_params(picked), width=WIDTH, height=260)
+    legend = selecting(values(curves), "began", fields=["group"], bind="legend").mark_point(filled=True, size=14)
+    points = legend.encode(x=x, y=share, color=colour, tooltip=tooltip, opacity=faded)
+    return layered(band, line, points, width=WIDTH, height=260)
+
+
+_PICKED = alt.Parameter("began")

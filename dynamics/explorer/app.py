@@ -97,7 +97,7 @@ def _(published, set_picked, site, within):
         _drawn,
         chart_selection=False,
         legend_selection=False,
-        on_change=lambda _: set_picked(timeline.selections.get("picked", {})),
+        on_change=lambda _: set_picked(timeline.selections),
     )
     timeline
     return
@@ -193,7 +193,7 @@ def _(here, set_focus, track):
     mo.stop(track is None)
 
     def _clicked(_):
-        tracks = family.selections.get("picked", {}).get("track")
+        tracks = family.selections.get("picked_track", {}).get("track")
         if tracks:
             set_focus(page.focus_of(run, here.site, int(tracks[0])) or here)
 

@@ -132,7 +132,7 @@ def test_what_was_there_at_first_leaves_room_for_what_came(early: int, cut: bool
 
 def test_bubbles_have_the_area_of_their_number_and_room() -> None:
     chart = charts.events(synthetic_run(90))
-    [area] = {str(part["encoding"]["size"]["scale"]) for part in chart.to_dict()["vconcat"]}
+    [area] = {str(panel["layer"][0]["encoding"]["size"]["scale"]) for panel in chart.to_dict()["vconcat"]}
     assert "'domain': [0, " in area
     assert "'range': [12.0, 12.0, " in area  # a single event beside hundreds is still seen
     assert len({row["step"] for row in data(chart)}) <= 60
