@@ -37,12 +37,10 @@ class _Picture:
         return spec if format == "vega-lite" or compiler is None else dict(compiler(spec))
 
     def __or__(self, other: Any) -> Any:
-        parts: list[Any] = [self, other]
-        return _whole(Row(hconcat=parts), parts)
+        return _together(Row, "hconcat", self, other)
 
     def __and__(self, other: Any) -> Any:
-        parts: list[Any] = [self, other]
-        return _whole(Stack(vconcat=parts), parts)
+        return _together(Stack, "vconcat", self, other)
 
 
 class Layers(_Picture, alt.LayerChart):
@@ -107,8 +105,11 @@ def sentence(text: str, title: str, sql: str = "") -> Any:
     return finished(layered(said, width=WIDTH, height=19 * len(lines) + 4), title, [], sql)
 
 
-def _whole(chart: Any, parts: list[Any]) -> Any:
-    told = [part.usermeta["sql"] for part in parts if getattr(part, "usermeta", alt.Undefined) is not alt.Undefined]
-    chart.spacing, chart.usermeta = _APART, {"sql": ";\n\n".join(sql for sql in told if sql)}
-    chart.resolve = {"scale": dict.fromkeys(_OWN, "independent")}
+def _together(kind: Any, place: str, first: Any, second: Any) -> Any:
+    """Both, side by side or below each other; one that was put together so already goes on."""
+    begun = isinstance(first, kind) and first.title is alt.Undefined
+    chart = kind(spacing=_APART, resolve={"scale": dict.fromkeys(_OWN, "independent")})
+    chart[place] = [*(first[place] if begun else [first]), second]
+    told = [part["usermeta"]["sql"] for part in (first, second) if isinstance(part, (Layers, Stack, Row))]
+    chart.usermeta = {"sql": ";\n\n".join(sql for sql in told if sql)}
     return chart
