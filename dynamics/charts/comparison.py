@@ -40,7 +40,7 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
         place: the site and the step, for the subtitle.
     """
     title = (
-        f"{counted(len(shared), 'feature')} of {features[0]:,} and {features[1]:,} fire on the same rows; "
+        f"Of {features[0]:,} and {features[1]:,} features {len(shared):,} fire on the same rows; "
         f"by chance {len(chance):,} would"
     )
     if not shared and not chance:
@@ -123,10 +123,10 @@ _WHEN = {False: "came later in one run at least", True: "there at the first chec
 def _order(dated: list[Row]) -> str:
     later = [row["onsets"] for row in dated if not all(row["early"])]
     earlier, same, after = (int(np.sum([np.sign(b - a) == sign for a, b in later])) for sign in (1, 0, -1))
-    early = f"{len(dated) - len(later):,} of {counted(len(dated), 'shared feature')} are there from the start in both"
+    early = f"{counted(len(dated), 'shared feature')}: {len(dated) - len(later):,} there from the start in both"
     if not later:
         return early if dated else "No shared feature has an onset in both runs"
-    return f"{early}; {earlier:,} come earlier in the first run, {after:,} in the second, {same:,} at the same step"
+    return f"{early}; {earlier:,} earlier in the first run, {after:,} in the second, {same:,} at the same step"
 
 
 def side_by_side(first: History, second: History, site: str) -> Any:

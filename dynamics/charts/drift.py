@@ -60,10 +60,11 @@ def drift(run: History, site: str) -> Any:
 def _message(rows: list[Row], seen: dict[str, int]) -> str:
     drifts, rotations = seen.get("drift", 0), seen.get("rotation", 0)
     told = [f"{counted(drifts, 'feature drifts', 'features drift')} slowly"] if drifts else []
-    told += [f"{counted(rotations, 'turns', 'turn')} abruptly"] if rotations else []
-    who = listed(told) if told else "No feature stands out by turning"
+    who = ("turns", "turn") if drifts else ("feature turns", "features turn")
+    told += [f"{counted(rotations, *who)} abruptly"] if rotations else []
+    turning = listed(told) if told else "No feature stands out by turning"
     low, high = (f"{f(row['mean_drift'] for row in rows):.2g}" for f in (min, max))
-    return f"{who}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"
+    return f"{turning}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"
 
 
 def _subtitle(site: str, rows: list[Row], *, rotated: bool) -> list[str]:

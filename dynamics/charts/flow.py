@@ -102,7 +102,8 @@ def _message(lives: list[Row], columns: list[int], families: Row) -> str:
         r["tracks"] for r in lives if any(r["first_step"] <= at <= r["last_step"] for at in columns)
     )
     between = f"; {counted(unseen, 'track')} lived only between columns" if unseen else ""
-    return f"Of {there[0]:,} features at step {columns[0]:,}, {stayed:,} live on among {there[1]:,} at the end{between}"
+    begun = f"{counted(there[0], 'feature')} at step {columns[0]:,} and {there[1]:,} at step {columns[-1]:,}"
+    return f"{begun}, {stayed:,} of them the same{between}"
 
 
 def _drawn(bands: dict[str, list[Row]], columns: list[int]) -> Any:

@@ -68,9 +68,12 @@ _WHEN = {True: "there at the first checkpoint", False: "became readable"}
 def _onset_message(rows: list[Row]) -> str:
     early = sum(row["features"] for row in rows if row["early"])
     whole = sum(row["features"] for row in rows)
-    said = f"{early:,} of {counted(whole, 'feature')} are readable at the first checkpoint already"
+    said = f"{counted(whole, 'feature')}, {early:,} of them readable at the first checkpoint already"
     later = [row["step"] for row in rows if not row["early"] for _ in range(row["features"])]
-    return f"{said}; of the others, half by step {later[len(later) // 2]:,}" if later else said
+    if not later:
+        return said
+    when = f"half of the others by step {later[len(later) // 2]:,}"
+    return f"{said}, {when if len(later) > 1 else f'the other by step {later[0]:,}'}"
 
 
 def _cut(rows: list[Row]) -> float | None:
@@ -129,9 +132,9 @@ def _presence_message(rows: list[Row]) -> str:
     half = next(row["step"] for row in rows if row["in_dictionary"] >= whole / 2)
     first = rows[0]["in_dictionary"] / whole
     if half == rows[0]["step"]:
-        return f"{first:.0%} of the {counted(whole, 'final feature')} are there at the first checkpoint"
+        return f"There at the first checkpoint: {first:.0%} of the {counted(whole, 'final feature')}"
     return (
-        f"Half of the {counted(whole, 'final feature')} are there by step {half:,}, {first:.0%} at the first checkpoint"
+        f"There by step {half:,}: half of the {counted(whole, 'final feature')}; at the first checkpoint: {first:.0%}"
     )
 
 

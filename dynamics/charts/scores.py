@@ -58,7 +58,7 @@ def scores(run: History, site: str) -> Any:
     subtitle = [
         f"{site}. {counted(cuts['links'], 'accepted link')}; {cuts['near'] / cuts['links']:.1%} lie within 0.1 of the "
         f"{name}, {cuts['close'] / cuts['links']:.1%} have a runner-up within 0.05.",
-        f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'link does', 'links do')}. Longer ones "
+        f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'such link')}. Longer ones "
         f"than {LONGEST_GAP - 1} are not looked for.",
     ]
     drawn = stacked(panels, spacing=20).resolve_scale(color="independent")

@@ -58,7 +58,8 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
     partner = {row["track"]: row["latent"] for row in new}
     goes_on = [(row["latent"], partner[row["track"]]) for row in old if row["track"] in tracks]
     median = float(np.median([before[i] @ after[j] for i, j in goes_on])) if goes_on else float("nan")
-    message = f"{len(goes_on):,} of {counted(len(old), 'feature')} at step {from_step:,} live on at step {to_step:,}"
+    lives = "lives" if len(goes_on) == 1 else "live"
+    message = f"{len(goes_on):,} of {counted(len(old), 'feature')} at step {from_step:,} {lives} on at step {to_step:,}"
     if goes_on:
         message += f", median cosine {median:.2f}"
     return finished(

@@ -123,15 +123,17 @@ def _compared(groups: list[_Group]) -> str:
 def _message(groups: list[_Group]) -> str:
     later = [group for group in groups if group.name != _NAMES[0]] or groups
     ages, alive = (np.concatenate([getattr(group, name) for group in later]) for name in ("ages", "alive"))
-    who = "features that began later" if later is not groups else "features that were there at first"
+    who = "that began later" if later is not groups else "that were there at first"
     if alive.all():
-        return f"All {counted(len(ages), 'feature')} lived on to the last checkpoint"
+        return f"Every feature {who} lives on to the last checkpoint ({len(ages):,})"
+    if len(ages) == 1:
+        return f"The only feature {who} is gone after {counted(int(ages[0]), 'checkpoint')}"
     found = ecdf(CensoredData(uncensored=ages[~alive], right=ages[alive])).sf
     gone = found.quantiles[found.probabilities <= 0.5]
     if not len(gone):
-        return f"Of {len(ages):,} {who}, more than half live on to the end"
+        return f"Of {len(ages):,} features {who}, more than half live on to the end"
     half = f"half are gone after {counted(int(gone[0]), 'checkpoint')}"
-    return f"Of {len(ages):,} {who}, {half}"
+    return f"Of {len(ages):,} features {who}, {half}"
 
 
 def _drawn(curves: list[Row], groups: list[_Group]) -> Any:

@@ -42,6 +42,7 @@ select rank, row, text, before, after, activation from contexts
 where site = $site and step = $step and latent = $latent order by rank limit 12
 """
 BESIDE = "select latent, track, density from feature_history where site = $site and step = $step"
+JUDGED = "select max(null_candidates) as null_candidates from resolution where site = $site"
 NEIGHBOURS = 8
 TOLD = 200
 """Most events of which the table says what they fire on."""
@@ -119,6 +120,14 @@ def events(run: Published, site: str, window: tuple[int, int], picked: dict[str,
         kind, first, last = (bubble[name][0] for name in ("kind", "first", "step"))
         return [row for row in rows if row["kind"] == kind and first <= row["step"] <= last]
     return rows
+
+
+def quiet(run: Published, site: str) -> str:
+    """Why a window of steps has no event."""
+    judged = Source(run).rows(JUDGED, site=site)[0]["null_candidates"]
+    if not judged:
+        return "No event can be told yet: there is no null series to tell it from retraining noise."
+    return "No event stands above retraining noise in this window."
 
 
 def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:

@@ -50,6 +50,17 @@ def test_survival_counts_what_is_alive_as_censored() -> None:
     assert title(chart) == "Of 4 features that began later, half are gone after 2 checkpoints"
 
 
+def test_one_feature_is_no_plural() -> None:
+    run = lives([(1, 1)], 4)
+    run.connection.execute("insert into raw.onsets values ('b0', 'a', 0, 10, 10, 10, null)")
+    assert title(charts.survival(run, SITE)) == "The only feature that began later is gone after 1 checkpoint"
+    assert title(charts.onsets(run, SITE)).endswith("first checkpoint already, the other by step 10")
+    alive = charts.survival(lives([(1, 3)], 4), SITE)
+    assert title(alive) == "Every feature that began later lives on to the last checkpoint (1)"
+    for draw in (charts.survival, charts.onsets, charts.flow):
+        assert "1 features" not in title(draw(run, SITE))
+
+
 def p_of(chart: Any) -> float:
     [p] = re.findall(r"early and late p = ([0-9e.-]*[0-9])", subtitle(chart))
     return float(p)
