@@ -12,7 +12,7 @@ from dynamics.answers import counted
 from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
-from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, note, values
+from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, counting, note, values
 
 BOTH = """
 select p.step, p.live, p.births, p.deaths, p.splits, p.merges, c.loss
@@ -47,7 +47,7 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
         return sentence("No feature of one run fires on the rows of one of the other.", title)
     names = {"matched": INK, "by chance": BAND}
     found = {"matched": [row["overlap"] for row in shared], "by chance": chance}
-    rows = [
+    rows: list[Row] = [
         {"low": low / 50, "high": (low + 1) / 50, "features": number, "what": what}
         for what, overlaps in found.items()
         for low, number in sorted(Counter(min(49, int(overlap * 50)) for overlap in overlaps).items())
@@ -60,7 +60,7 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
     axis = alt.Axis(values=[i / 10 for i in range(11)], format=".1f")
     x = alt.X("low:Q", bin="binned", title="share of rows where both fire, of those where either does", axis=axis)
     tooltip = [alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("what:N"), alt.Tooltip("features:Q", format=",d")]
-    y = alt.Y("features:Q", stack=None, axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d"))
+    y = alt.Y("features:Q", stack=None, axis=counting(row["features"] for row in rows))
     bars = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
         x=x.scale(domain=[0, 1], nice=False), x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip
     )  # fmt: skip
@@ -188,7 +188,8 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
         for run, measured in found.items() for row in grouped(measured, merged, _PANELS[2:])
         if row[name] is not None
     ]  # fmt: skip
-    ticks = alt.Axis(tickCount=3, format=",.3~g", tickMinStep=alt.Undefined if name == "loss" else 1)
+    loss = alt.Axis(tickCount=3, format=",.3~g")
+    ticks = loss if name == "loss" else counting((row["value"] for row in rows), 3)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=ticks)
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR)
     dots = [base.mark_point(filled=True, opacity=1, size=16)] if len(rows) <= 120 else []

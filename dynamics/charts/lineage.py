@@ -11,7 +11,7 @@ from dynamics.answers import counted
 from dynamics.charts.picture import finished, layered, selecting, stacked
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, values
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, counting, values
 
 LINEAGE = "select lineage from tracks where site = $site and track = $track"
 FAMILY = """
@@ -232,7 +232,7 @@ def _rest(axis: StepAxis, rest: list[Row]) -> Any:
         for step in axis.steps
     ]
     shown = grouped(counted, axis.merged(MARKS // 8))
-    y = alt.Y("alive:Q", title="other relatives", axis=alt.Axis(tickCount=3, format="d", tickMinStep=1))
+    y = alt.Y("alive:Q", title="other relatives", axis=counting((row["alive"] for row in shown), 3))
     base = alt.Chart(values(shown)).mark_area(color=BAND, line={"color": FAINT}, interpolate="step-after")
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("alive:Q", title="other relatives alive")]
     return base.encode(x=axis.x(), y=y, tooltip=tooltip).properties(width=WIDTH, height=60)

@@ -10,7 +10,7 @@ from dynamics.answers import counted
 from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, note, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, counting, note, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """
@@ -68,7 +68,7 @@ _WHEN = {True: "there at the first checkpoint", False: "became readable"}
 def _onset_message(rows: list[Row]) -> str:
     early = sum(row["features"] for row in rows if row["early"])
     whole = sum(row["features"] for row in rows)
-    said = f"{counted(whole, 'feature')}, {early:,} of them readable at the first checkpoint already"
+    said = f"{early:,} of {counted(whole, 'feature')} readable at the first checkpoint already"
     later = [row["step"] for row in rows if not row["early"] for _ in range(row["features"])]
     if not later:
         return said
@@ -91,7 +91,8 @@ def _bars(axis: StepAxis, rows: list[Row]) -> Any:
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("when:N"), alt.Tooltip("features:Q", format=",d")]
     cut = _cut(rows)
     scale = alt.Undefined if cut is None else alt.Scale(domain=[0, cut], nice=False)
-    y = alt.Y("features:Q", title="features", scale=scale, axis=alt.Axis(tickMinStep=1, format=",d"))
+    heights = [cut] if cut is not None else [row["features"] for row in rows]
+    y = alt.Y("features:Q", title="features", scale=scale, axis=counting(heights, 5))
     bars = alt.Chart(values(rows)).mark_bar(width=axis.bar(), clip=True)
     layers = [bars.encode(x=axis.x(), y=y, color=colour, tooltip=tooltip)]
     for row in rows if cut is not None else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import altair as alt
@@ -9,7 +10,7 @@ import altair as alt
 from dynamics.answers import counted
 from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, note, values
+from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, counting, note, values
 from dynamics.tracking.following import LONGEST_GAP
 
 SCORES = """
@@ -91,7 +92,10 @@ def _panel(rows: list[Row], title: str, cut: float, word: str, names: tuple[str,
         alt.Tooltip("low:Q", title="from", format=".2f"), alt.Tooltip("high:Q", title="to", format=".2f"),
         alt.Tooltip("kind:N"), alt.Tooltip("links:Q", format=",d"),
     ]  # fmt: skip
-    y = alt.Y("links:Q", title="links", stack="zero", axis=alt.Axis(tickCount=3, format=",d"))
+    heights = Counter[float]()
+    for row in rows:
+        heights[row["low"]] += row["links"]
+    y = alt.Y("links:Q", title="links", stack="zero", axis=counting(heights.values(), 3))
     bars = alt.Chart(values(shown)).mark_bar(binSpacing=1)
     drawn = bars.encode(x=x, x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip)
     rule = alt.Chart(values([{"low": cut}])).mark_rule(color=KINDS["death"], strokeDash=[4, 3], strokeWidth=1.5)

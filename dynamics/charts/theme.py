@@ -117,6 +117,14 @@ def note(
     return mark.encode(x=alt.XValue(x), y=alt.YValue(y), text=alt.Text("text:N"))
 
 
+def counting(numbers: Iterable[int | float], most: int = 4) -> alt.Axis:
+    """An axis of counts from 0: whole numbers alone, which Vega's least step does not promise where they are small."""
+    largest = int(max(numbers, default=0))
+    steps = (factor * 10**power for power in range(19) for factor in (1, 2, 5))
+    step = next(step for step in steps if step * most >= largest)
+    return alt.Axis(values=list(range(0, largest + step, step)), format=",d")
+
+
 def listed(items: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     words = list(items)

@@ -12,7 +12,7 @@ import torch
 
 from dynamics import charts
 from dynamics.capture.probe import ProbeRows
-from dynamics.charts.theme import MARKS
+from dynamics.charts.theme import MARKS, counting
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.saes import LATENTS, SaeRecord, write_sae
@@ -59,6 +59,13 @@ def test_one_feature_is_no_plural() -> None:
     assert title(alive) == "Every feature that began later lives on to the last checkpoint (1)"
     for draw in (charts.survival, charts.onsets, charts.flow):
         assert "1 features" not in title(draw(run, SITE))
+
+
+@pytest.mark.parametrize(
+    ("largest", "ticks"), [(0, [0]), (1, [0, 1]), (2, [0, 1, 2]), (13, [0, 5, 10, 15]), (90, [0, 50, 100])]
+)
+def test_counts_have_whole_ticks(largest: int, ticks: list[int]) -> None:
+    assert counting([largest, 0], 3).to_dict()["values"] == ticks
 
 
 def p_of(chart: Any) -> float:
