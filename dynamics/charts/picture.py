@@ -28,10 +28,14 @@ class _Picture:
     ) -> dict[str, Any]:
         """The Vega-Lite; for ``format="vega"`` the Vega that it is compiled to."""
         asked = {**(context or {}), "pre_transform": False}
-        spec: dict[str, Any] = super().to_dict(validate, ignore=ignore, context=asked)  # type: ignore[misc]
+        made: dict[str, Any] = super().to_dict(validate, ignore=ignore, context=asked)  # type: ignore[misc]
+        # The rows are harmless already; here are titles, domains, expressions, the SQL, and what is still to come.
+        spec = {name: part if name == "datasets" else _harmless(part) for name, part in made.items()}
         if not asked.get("top_level", True):
             return {name: part for name, part in spec.items() if name != "usermeta"}
         own: Any = getattr(self, "config", alt.Undefined)
+        # Lists, which Altair checks for where a widget reads the Vega-Lite again.
+        spec["datasets"] = {name: list(rows) for name, rows in spec.get("datasets", {}).items()}
         spec["config"] = update_nested(LOOK, {} if own is alt.Undefined else own.to_dict(), copy=True)
         compiler = alt.vegalite_compilers.get()
         return spec if format == "vega-lite" or compiler is None else dict(compiler(spec))
@@ -103,6 +107,12 @@ def sentence(text: str, title: str, sql: str = "") -> Any:
     mark = base.mark_text(align="left", baseline="top", fontSize=13, color=SOFT, lineBreak="\n", lineHeight=19)
     said = mark.encode(x=alt.XValue(0), y=alt.YValue(0), text=alt.Text("text:N"))
     return finished(layered(said, width=WIDTH, height=19 * len(lines) + 4), title, [], sql)
+
+
+def _harmless(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _harmless(value) for name, value in part.items()}
+    return [_harmless(value) for value in part] if isinstance(part, list) else harmless(part)
 
 
 def _together(kind: Any, place: str, first: Any, second: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import re
 from collections import defaultdict
@@ -97,6 +98,23 @@ def test_what_a_user_configures_is_added_to_our_look(gallery: list[Any]) -> None
     assert (config["axis"]["labelFontSize"], config["font"]) == (20, FONT)
     with alt.theme.enable("dark"):
         assert gallery[0].to_dict()["config"]["background"] == "white"
+
+
+def test_every_frontend_gets_it_and_no_text_ends_a_script(gallery: list[Any]) -> None:
+    run, evil = synthetic_run(25), "</script><!--<script>"
+    run.connection.execute(f"update raw.change set series = '{evil}'; update raw.notes set note = 'transition {evil}'")
+    run.connection.execute(f"update raw.transitions set series = '{evil}'")
+    run.connection.execute(f"update raw.event_candidates set kind = '{evil}' where kind = 'rotation'")
+    few = synthetic_run(3)
+    few.connection.execute(f"update raw.event_candidates set kind = '{evil}' where kind = 'split'")
+    drawn = [draw(run, SITE) for draw in EVERY] + [charts.events(few, SITE), charts.events(run)]
+    for chart in [*drawn, drawn[0] | drawn[1], alt.vconcat(*drawn[:2])]:
+        assert not re.search("</|<!", json.dumps(chart.to_dict()))
+    for renderer, kind in (("html", "text/html"), ("mimetype", "vegalite.v6"), ("svg", "image/svg+xml")):
+        with alt.renderers.enable(renderer):
+            assert kind in str(gallery[0]._repr_mimebundle_())
+    for chart in gallery:  # as Jupyter's widget reads it
+        assert alt.Chart.from_dict(chart.to_dict()).to_dict()["config"]["font"] == FONT
 
 
 def test_vega_has_our_look_too(gallery: list[Any]) -> None:
