@@ -216,6 +216,24 @@ def test_the_page_follows_a_run_that_goes_on(tab: Tab, going_on: Server) -> None
     shows(page, 3)
 
 
+def test_the_feature_that_is_looked_at_stays(tab: Tab, going_on: Server) -> None:
+    page, [(shown_first, _)] = opened(tab, going_on), strongest_now(going_on)
+    shows(page, shown_first)
+    publish(synthetic_run(25, sites=[SITE]), going_on.folder)
+    page.get_by_text("as of step 143,000").wait_for()
+    events_table(page).get_by_text("rows").first.wait_for()
+    assert strongest_now(going_on)[0][0] != shown_first
+    shows(page, shown_first)
+
+
+def strongest_now(server: Server) -> list[tuple[int, int]]:
+    query = (
+        "select track, step from feature_history where site = '{}' order by step desc, density * mean_activation desc"
+    )
+    found: list[tuple[int, int]] = dynamics.open(server.folder).sql(f"{query.format(SITE)}, track limit 1", "rows")
+    return found
+
+
 def test_the_report_opens_and_shows_hostile_text(tab: Tab, tmp_path: Path) -> None:
     page = tab.page
     page.goto(report(hostile_folder(tmp_path / "run", 12, (HOSTILE[0],)), tmp_path / "page.html").as_uri())
