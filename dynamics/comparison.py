@@ -160,7 +160,7 @@ def comparison_text(found: list[Compared]) -> str:
 def _told(c: Compared) -> list[str]:
     a, b = c.features
     lines = [
-        f"{c.site}, step {c.step:,}: {counted(len(c.shared), 'feature')} of {a:,} and {b:,} fire on the same rows "
+        f"{c.site}, step {c.step:,}: of {a:,} and {b:,} features {len(c.shared):,} fire on the same rows "
         f"(at least {ALIKE:.0%} of those where either does); by chance {len(c.chance):,} would."
     ]
     first, second = (len(side) for side in c.alone)
@@ -177,9 +177,9 @@ def _dates(shared: list[Row]) -> list[str]:
         return []
     order = [sum(x < y for x, y in later), sum(x == y for x, y in later), sum(x > y for x, y in later)]
     told = (
-        f"  Of {counted(len(known), 'shared feature')} with an onset in both runs, {len(known) - len(later):,} were "
-        f"there at the first checkpoint of both; {order[0]:,} came earlier in the first run, {order[2]:,} in the "
-        f"second, {order[1]:,} at the same step."
+        f"  {counted(len(known), 'shared feature')} with an onset in both runs: {len(known) - len(later):,} there at "
+        f"the first checkpoint of both; {order[0]:,} earlier in the first run, {order[2]:,} in the second, "
+        f"{order[1]:,} at the same step."
     )
     # Where a feature was there at the first checkpoint, how long before is not known, and so no ratio either.
     both = [(x, y) for x, y in (row["onsets"] for row in known if not any(row["early"])) if x and y]

@@ -56,9 +56,9 @@ def test_transitions_that_overlap_are_shared() -> None:
     shared = [{**common, "onsets": steps, "early": early} for steps, early in onsets]
     told = comparison_text([Compared("mlp", 100, (5, 7), shared, [], ([{}], [{}, {}]), windows)])
     assert "1 feature of the first run and 2 of the second are like none of the other's." in told
-    assert "4 features of 5 and 7 fire" in told
-    assert "Of 3 shared features with an onset in both runs, 1 were there at the first checkpoint of both" in told
-    assert "2 came earlier in the first run, 0 in the second, 0 at the same step." in told
+    assert "of 5 and 7 features 4 fire" in told
+    assert "3 shared features with an onset in both runs: 1 there at the first checkpoint of both" in told
+    assert "2 earlier in the first run, 0 in the second, 0 at the same step." in told
     assert "One came after the first checkpoint in both: at step 10 and at step 40." in told
     assert "Both reorganise: steps 10 to 30 and 20 to 50." in told
     assert "Only the second run reorganises in steps 90 to 99." in told
@@ -85,7 +85,7 @@ def test_onsets_on_the_diagonal_are_at_the_same_step() -> None:
     cells = [row for rows in chart["datasets"].values() for row in rows if "when" in row]
     assert {(row["first"], row["second"]): row["features"] for row in cells} == {(0, 0): 1, (10, 10): 2, (0, 500): 1}
     title = " ".join(chart["title"]["text"])
-    assert title.startswith("1 of 4 shared features are there from the start in both; 1 come earlier in the first run")
+    assert title.startswith("4 shared features: 1 there from the start in both; 1 earlier in the first run")
 
 
 @pytest.mark.parametrize("checkpoints", [2, 25])

@@ -197,6 +197,16 @@ def test_a_site_that_is_not_tracked_yet_is_named() -> None:
     assert "Not tracked yet: head. `dynamics analyze` finishes them." in Structure(html(run)).words
 
 
+def test_a_run_under_way_is_said_to_be_under_way() -> None:
+    run = synthetic_run(25, quiet=True)
+    run.connection.execute("update raw.resolution set null_candidates = 0; delete from raw.population where step > 500")
+    words = Structure(html(run)).words
+    assert "No event can be told yet: there is no null series" in words
+    assert "no feature was born" not in words
+    assert "cannot reach q ≤" not in words  # nothing says yet what an event could reach
+    assert "Tracked up to step 378; later checkpoints still wait." in words
+
+
 def test_hostile_text_is_shown_and_does_nothing(page: str) -> None:
     structure = Structure(page)
     assert "<img src=x onerror=\"document.title='executed'\">" in structure.words

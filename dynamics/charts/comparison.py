@@ -9,9 +9,10 @@ import altair as alt
 import numpy as np
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import BAND, FAINT, INK, MARKS, WIDTH, counting, note, values
 
 BOTH = """
 select p.step, p.live, p.births, p.deaths, p.splits, p.merges, c.loss
@@ -39,14 +40,14 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
         place: the site and the step, for the subtitle.
     """
     title = (
-        f"{counted(len(shared), 'feature')} of {features[0]:,} and {features[1]:,} fire on the same rows; "
+        f"Of {features[0]:,} and {features[1]:,} features {len(shared):,} fire on the same rows; "
         f"by chance {len(chance):,} would"
     )
     if not shared and not chance:
         return sentence("No feature of one run fires on the rows of one of the other.", title)
     names = {"matched": INK, "by chance": BAND}
     found = {"matched": [row["overlap"] for row in shared], "by chance": chance}
-    rows = [
+    rows: list[Row] = [
         {"low": low / 50, "high": (low + 1) / 50, "features": number, "what": what}
         for what, overlaps in found.items()
         for low, number in sorted(Counter(min(49, int(overlap * 50)) for overlap in overlaps).items())
@@ -59,12 +60,12 @@ def matches(shared: list[Row], chance: list[float], features: tuple[int, int], p
     axis = alt.Axis(values=[i / 10 for i in range(11)], format=".1f")
     x = alt.X("low:Q", bin="binned", title="share of rows where both fire, of those where either does", axis=axis)
     tooltip = [alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("what:N"), alt.Tooltip("features:Q", format=",d")]
-    y = alt.Y("features:Q", stack=None, axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d"))
-    drawn = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
+    y = alt.Y("features:Q", stack=None, axis=counting(row["features"] for row in rows))
+    bars = alt.Chart(values(rows)).mark_bar(binSpacing=1).encode(
         x=x.scale(domain=[0, 1], nice=False), x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip
     )  # fmt: skip
     how = "Features are matched one to one by the probe rows they fire on, where they share at least 30 % of them."
-    return finished(drawn.properties(width=WIDTH, height=150), title, [f"{place}. {how}"], "")
+    return finished(layered(bars, width=WIDTH, height=150), title, [f"{place}. {how}"], "")
 
 
 def onset_pairs(shared: list[Row], steps: list[int], place: str) -> Any:
@@ -122,10 +123,10 @@ _WHEN = {False: "came later in one run at least", True: "there at the first chec
 def _order(dated: list[Row]) -> str:
     later = [row["onsets"] for row in dated if not all(row["early"])]
     earlier, same, after = (int(np.sum([np.sign(b - a) == sign for a, b in later])) for sign in (1, 0, -1))
-    early = f"{len(dated) - len(later):,} of {counted(len(dated), 'shared feature')} are there from the start in both"
+    early = f"{counted(len(dated), 'shared feature')}: {len(dated) - len(later):,} there from the start in both"
     if not later:
         return early if dated else "No shared feature has an onset in both runs"
-    return f"{early}; {earlier:,} come earlier in the first run, {after:,} in the second, {same:,} at the same step"
+    return f"{early}; {earlier:,} earlier in the first run, {after:,} in the second, {same:,} at the same step"
 
 
 def side_by_side(first: History, second: History, site: str) -> Any:
@@ -187,7 +188,8 @@ def _lines(axis: StepAxis, found: dict[str, list[Row]], merged: dict[int, int], 
         for run, measured in found.items() for row in grouped(measured, merged, _PANELS[2:])
         if row[name] is not None
     ]  # fmt: skip
-    ticks = alt.Axis(tickCount=3, format=",.3~g", tickMinStep=alt.Undefined if name == "loss" else 1)
+    loss = alt.Axis(tickCount=3, format=",.3~g")
+    ticks = loss if name == "loss" else counting((row["value"] for row in rows), 3)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=name != "loss"), axis=ticks)
     base = alt.Chart(values(rows)).encode(x=axis.x(labels=lowest), y=y, color=_COLOUR)
     dots = [base.mark_point(filled=True, opacity=1, size=16)] if len(rows) <= 120 else []

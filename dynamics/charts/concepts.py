@@ -10,9 +10,10 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, harmless, layered, listed, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, harmless, listed, values
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import load_probe
 from dynamics.files.saes import SaeRecord, load_sae, sae_records
@@ -118,7 +119,7 @@ def _panels(axis: StepAxis, rows: list[Row], told: list[Row]) -> Any:
         for i, one in enumerate(told)
     ]
     lines = [alt.hconcat(*panels[i : i + across], spacing=24) for i in range(0, len(panels), across)]
-    return alt.vconcat(*lines, spacing=10)
+    return stacked(lines, spacing=10)
 
 
 def _panel(axis: StepAxis, rows: list[Row], told: Row, *, lowest: bool) -> Any:

@@ -7,22 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import (
-    BAND,
-    FAINT,
-    INK,
-    KINDS,
-    MARKS,
-    WIDTH,
-    finished,
-    layered,
-    listed,
-    note,
-    sentence,
-    values,
-)
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, listed, note, values
 
 DRIFT = """
 select step, mean_drift, null_drift, null_drift_high
@@ -72,10 +60,11 @@ def drift(run: History, site: str) -> Any:
 def _message(rows: list[Row], seen: dict[str, int]) -> str:
     drifts, rotations = seen.get("drift", 0), seen.get("rotation", 0)
     told = [f"{counted(drifts, 'feature drifts', 'features drift')} slowly"] if drifts else []
-    told += [f"{counted(rotations, 'turns', 'turn')} abruptly"] if rotations else []
-    who = listed(told) if told else "No feature stands out by turning"
+    who = ("turns", "turn") if drifts else ("feature turns", "features turn")
+    told += [f"{counted(rotations, *who)} abruptly"] if rotations else []
+    turning = listed(told) if told else "No feature stands out by turning"
     low, high = (f"{f(row['mean_drift'] for row in rows):.2g}" for f in (min, max))
-    return f"{who}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"
+    return f"{turning}; the median seems to turn {low if low == high else f'{low} to {high}'}° between checkpoints"
 
 
 def _subtitle(site: str, rows: list[Row], *, rotated: bool) -> list[str]:
@@ -121,7 +110,7 @@ def _drawn(axis: StepAxis, rows: list[Row], rotated: list[Row]) -> Any:
     points = base.mark_point(color=INK, filled=True, opacity=1, size=22 if len(rows) <= 60 else 8).encode(y=y)
     turned = [_rotated(axis, rotated, scale)] if rotated else []
     pointer = pointed(axis, shown, tooltip, labels=True)
-    return stacked([layered(middle, *null, line, points, pointer, *turned, width=WIDTH, height=240)])
+    return layered(middle, *null, line, points, pointer, *turned, width=WIDTH, height=240)
 
 
 def _rotated(axis: StepAxis, rotated: list[Row], scale: alt.Scale) -> Any:

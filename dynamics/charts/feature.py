@@ -7,9 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, layered, values
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, values
 
 LIFE = """
 select step, latent, density, mean_activation, angle_from_start, turned, null_turned

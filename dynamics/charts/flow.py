@@ -9,8 +9,9 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, selecting, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, finished, note, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, SOFT, WIDTH, note, values
 
 STEPS = "select distinct step from population where site = $site order by step"
 LIVES = """
@@ -101,7 +102,8 @@ def _message(lives: list[Row], columns: list[int], families: Row) -> str:
         r["tracks"] for r in lives if any(r["first_step"] <= at <= r["last_step"] for at in columns)
     )
     between = f"; {counted(unseen, 'track')} lived only between columns" if unseen else ""
-    return f"Of {there[0]:,} features at step {columns[0]:,}, {stayed:,} live on among {there[1]:,} at the end{between}"
+    begun = f"{counted(there[0], 'feature')} at step {columns[0]:,} and {there[1]:,} at step {columns[-1]:,}"
+    return f"{begun}, {stayed:,} of them the same{between}"
 
 
 def _drawn(bands: dict[str, list[Row]], columns: list[int]) -> Any:
@@ -181,23 +183,22 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, WIDTH], nice=False), axis=None)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[0, _HEIGHT], nice=False), axis=None)
     colour = alt.Color("colour:N", scale=None, legend=None)
-    hover = alt.selection_point(name="band", fields=["band"], on="pointerover", clear="pointerout")
     strong = {True: 0.5, False: 0.85}
     area = [
         alt.Chart(values([row for row in ribbons if row["solid"] is solid]))
         .mark_area(interpolate="monotone")
         .encode(
             x=x, y=y, y2=alt.Y2("y2:Q"), detail=alt.Detail("key:N"), color=colour,
-            opacity=alt.condition(hover, alt.value(strong[solid]), alt.value(0.1)),
+            opacity=alt.condition(_HOVERED, alt.value(strong[solid]), alt.value(0.1)),
             tooltip=[alt.Tooltip("band:N"), alt.Tooltip("what:N", title="tracks")],
         )
         for solid in (True, False)
     ]  # fmt: skip
     bars = (
-        alt.Chart(values(blocks)).mark_rect().encode(
+        selecting(values(blocks), "band", fields=["band"], on="pointerover", clear="pointerout").mark_rect().encode(
             x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q"), color=colour,
             tooltip=[alt.Tooltip("band:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("tracks:Q", format=",d")],
-        ).add_params(hover)
+        )
     )  # fmt: skip
     told = [
         {"x": place[i], "y": 0.0, "said": f"{step:,}", "tracks": sum(b["tracks"] for b in blocks if b["step"] == step)}
@@ -214,4 +215,7 @@ def _layers(blocks: list[Row], ribbons: list[Row], columns: list[int], place: li
         note("optimiser step", x=WIDTH / 2, y=_HEIGHT + 34, align="center"),
         note("live tracks", x=WIDTH / 2, y=-26, align="center"),
     ]
-    return alt.layer(*area, bars, below, above, *words, width=WIDTH, height=_HEIGHT)
+    return layered(*area, bars, below, above, *words, width=WIDTH, height=_HEIGHT)
+
+
+_HOVERED = alt.Parameter("band")

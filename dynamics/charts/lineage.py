@@ -8,9 +8,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, selecting, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, stacked
-from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, finished, layered, values
+from dynamics.charts.steps import StepAxis, grouped
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, SOFT, WIDTH, bracketed, counting, values
 
 LINEAGE = "select lineage from tracks where site = $site and track = $track"
 FAMILY = """
@@ -35,9 +36,9 @@ LANES = 40
 def lineage(run: History, site: str, track: int) -> Any:
     """One track's family over optimiser steps: a lane per track, joined where it splits, merges or buds.
 
-    The asked track is drawn thick; a click on a lane picks its ``track`` in the selection ``picked``. A full dot is a
-    birth, a cross a death, a joint takes the colour of its event. The nearest 40 relatives have lanes; the rest of a
-    larger family is drawn as a count over steps below.
+    The asked track is drawn thick; a click on a lane picks its ``track`` in the selection ``picked_track``. A full dot
+    is a birth, a cross a death, a joint takes the colour of its event. The nearest 40 relatives have lanes; the rest of
+    a larger family is drawn as a count over steps below.
 
     Raises:
         ValueError: if the run has no such site, or the site no such track.
@@ -54,7 +55,6 @@ def lineage(run: History, site: str, track: int) -> Any:
     drawn = _lanes(axis, family, branches, lanes, track, lowest=not rest)
     if rest:
         drawn = stacked([drawn, _rest(axis, rest)], spacing=18)
-    drawn.params = [alt.TopLevelSelectionParameter(name="picked", select=_PICKED, views=["lanes"])]
     subtitle = [
         f"{site}. One lane per track, thick: track {track}. Green dot: birth. Cross: death. Grey dot: a track "
         "begins without a published birth. Lines between lanes: splits, merges, buds.",
@@ -138,7 +138,7 @@ def _lanes(
     shown = values(members)
     base = alt.Chart(shown).encode(y=y, tooltip=_TOOLTIP)
     life = (
-        alt.Chart(shown, name="lanes")
+        selecting(shown, "picked_track", fields=["track"])
         .mark_rule(strokeCap="round", opacity=0.85, cursor="pointer")
         .encode(
             x=axis.x("first_step", labels=lowest),
@@ -165,7 +165,6 @@ def _lanes(
     return layered(*layers, width=WIDTH, height=max(60, room * len(lanes)))
 
 
-_PICKED = {"type": "point", "fields": ["track"]}
 _TOOLTIP = [
     alt.Tooltip("track:Q", format="d"),
     alt.Tooltip("first_step:Q", format=",d"),
@@ -233,7 +232,7 @@ def _rest(axis: StepAxis, rest: list[Row]) -> Any:
         for step in axis.steps
     ]
     shown = grouped(counted, axis.merged(MARKS // 8))
-    y = alt.Y("alive:Q", title="other relatives", axis=alt.Axis(tickCount=3, format="d", tickMinStep=1))
+    y = alt.Y("alive:Q", title="other relatives", axis=counting((row["alive"] for row in shown), 3))
     base = alt.Chart(values(shown)).mark_area(color=BAND, line={"color": FAINT}, interpolate="step-after")
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("alive:Q", title="other relatives alive")]
     return base.encode(x=axis.x(), y=y, tooltip=tooltip).properties(width=WIDTH, height=60)

@@ -7,9 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, grouped, merged_note
-from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.theme import FAINT, INK, KINDS, MARKS, WIDTH, counting, note, values
 
 CHECKPOINTS = "select step from snapshots where site = $site order by step"
 ONSETS = """
@@ -67,9 +68,12 @@ _WHEN = {True: "there at the first checkpoint", False: "became readable"}
 def _onset_message(rows: list[Row]) -> str:
     early = sum(row["features"] for row in rows if row["early"])
     whole = sum(row["features"] for row in rows)
-    said = f"{early:,} of {counted(whole, 'feature')} are readable at the first checkpoint already"
+    said = f"{early:,} of {counted(whole, 'feature')} readable at the first checkpoint already"
     later = [row["step"] for row in rows if not row["early"] for _ in range(row["features"])]
-    return f"{said}; of the others, half by step {later[len(later) // 2]:,}" if later else said
+    if not later:
+        return said
+    when = f"half of the others by step {later[len(later) // 2]:,}"
+    return f"{said}, {when if len(later) > 1 else f'the other by step {later[0]:,}'}"
 
 
 def _cut(rows: list[Row]) -> float | None:
@@ -87,7 +91,8 @@ def _bars(axis: StepAxis, rows: list[Row]) -> Any:
     tooltip = [alt.Tooltip("step:Q", format=",d"), alt.Tooltip("when:N"), alt.Tooltip("features:Q", format=",d")]
     cut = _cut(rows)
     scale = alt.Undefined if cut is None else alt.Scale(domain=[0, cut], nice=False)
-    y = alt.Y("features:Q", title="features", scale=scale, axis=alt.Axis(tickMinStep=1, format=",d"))
+    heights = [cut] if cut is not None else [row["features"] for row in rows]
+    y = alt.Y("features:Q", title="features", scale=scale, axis=counting(heights, 5))
     bars = alt.Chart(values(rows)).mark_bar(width=axis.bar(), clip=True)
     layers = [bars.encode(x=axis.x(), y=y, color=colour, tooltip=tooltip)]
     for row in rows if cut is not None else ():
@@ -128,9 +133,9 @@ def _presence_message(rows: list[Row]) -> str:
     half = next(row["step"] for row in rows if row["in_dictionary"] >= whole / 2)
     first = rows[0]["in_dictionary"] / whole
     if half == rows[0]["step"]:
-        return f"{first:.0%} of the {counted(whole, 'final feature')} are there at the first checkpoint"
+        return f"There at the first checkpoint: {first:.0%} of the {counted(whole, 'final feature')}"
     return (
-        f"Half of the {counted(whole, 'final feature')} are there by step {half:,}, {first:.0%} at the first checkpoint"
+        f"There by step {half:,}: half of the {counted(whole, 'final feature')}; at the first checkpoint: {first:.0%}"
     )
 
 

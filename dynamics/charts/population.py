@@ -7,22 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import about, counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import (
-    BAND,
-    FAINT,
-    INK,
-    KINDS,
-    MARKS,
-    WIDTH,
-    finished,
-    layered,
-    listed,
-    note,
-    sentence,
-    values,
-)
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import BAND, FAINT, INK, KINDS, MARKS, WIDTH, listed, note, values
 
 POPULATION = """
 select step, live, births, deaths, splits, merges, null_births, null_deaths, null_splits, null_merges

@@ -7,9 +7,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, finished, layered, sentence, values
+from dynamics.charts.steps import StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import CHAIN, KINDS, MARKS, SEED, WIDTH, values
 
 QUALITY = """
 select step, arm, seed, fvu, l0, dead, restarted

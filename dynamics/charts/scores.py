@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, finished, layered, note, sentence, values
+from dynamics.charts.theme import CHAIN, FAINT, INK, KINDS, WIDTH, counting, note, values
 from dynamics.tracking.following import LONGEST_GAP
 
 SCORES = """
@@ -57,10 +59,10 @@ def scores(run: History, site: str) -> Any:
     subtitle = [
         f"{site}. {counted(cuts['links'], 'accepted link')}; {cuts['near'] / cuts['links']:.1%} lie within 0.1 of the "
         f"{name}, {cuts['close'] / cuts['links']:.1%} have a runner-up within 0.05.",
-        f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'link does', 'links do')}. Longer ones "
+        f"Gaps: checkpoints that a link passes over; {counted(cuts['bridging'], 'such link')}. Longer ones "
         f"than {LONGEST_GAP - 1} are not looked for.",
     ]
-    drawn = alt.vconcat(*panels, spacing=20).resolve_scale(color="independent")
+    drawn = stacked(panels, spacing=20).resolve_scale(color="independent")
     return finished(drawn, _message(cuts), subtitle, source.text)
 
 
@@ -90,7 +92,10 @@ def _panel(rows: list[Row], title: str, cut: float, word: str, names: tuple[str,
         alt.Tooltip("low:Q", title="from", format=".2f"), alt.Tooltip("high:Q", title="to", format=".2f"),
         alt.Tooltip("kind:N"), alt.Tooltip("links:Q", format=",d"),
     ]  # fmt: skip
-    y = alt.Y("links:Q", title="links", stack="zero", axis=alt.Axis(tickCount=3, format=",d"))
+    heights = Counter[float]()
+    for row in rows:
+        heights[row["low"]] += row["links"]
+    y = alt.Y("links:Q", title="links", stack="zero", axis=counting(heights.values(), 3))
     bars = alt.Chart(values(shown)).mark_bar(binSpacing=1)
     drawn = bars.encode(x=x, x2=alt.X2("high:Q"), y=y, color=colour, tooltip=tooltip)
     rule = alt.Chart(values([{"low": cut}])).mark_rule(color=KINDS["death"], strokeDash=[4, 3], strokeWidth=1.5)

@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
+from dynamics.charts.picture import finished, layered, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import GRID, INK, SOFT, finished, layered, note, sentence, values
+from dynamics.charts.theme import GRID, INK, SOFT, note, values
 
 LIVE = """
 select latent, track, density, mean_activation
@@ -57,7 +58,8 @@ def similarity(run: History, site: str, from_step: int, to_step: int) -> Any:
     partner = {row["track"]: row["latent"] for row in new}
     goes_on = [(row["latent"], partner[row["track"]]) for row in old if row["track"] in tracks]
     median = float(np.median([before[i] @ after[j] for i, j in goes_on])) if goes_on else float("nan")
-    message = f"{len(goes_on):,} of {counted(len(old), 'feature')} at step {from_step:,} live on at step {to_step:,}"
+    lives = "lives" if len(goes_on) == 1 else "live"
+    message = f"{len(goes_on):,} of {counted(len(old), 'feature')} at step {from_step:,} {lives} on at step {to_step:,}"
     if goes_on:
         message += f", median cosine {median:.2f}"
     return finished(

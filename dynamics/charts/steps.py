@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.charts.picture import selecting
 from dynamics.charts.rows import Row
 from dynamics.charts.theme import FAINT, WIDTH
 
@@ -150,27 +151,13 @@ def pointed(axis: StepAxis, rows: Any, tooltip: list[alt.Tooltip], *, labels: bo
     It takes the pointer from all that is drawn before it: areas and curves, which need tell nothing themselves. The
     tooltip can tell numbers with a format only: Vega-Lite forgets that a nearest mark's datum is one level down.
     """
-    rule = alt.Chart(rows, name=_POINTED).mark_rule(color=FAINT, strokeWidth=1)
+    rule = selecting(rows, "pointer", **_NEAREST).mark_rule(color=FAINT, strokeWidth=1)
     # Spelled out: what alt.condition gives is checked against the whole schema, which takes longer than all the rest.
     shown = alt.OpacityValue(0, condition={"param": "pointer", "empty": False, "value": 0.6})
     return rule.encode(x=axis.x(labels=labels), opacity=shown, tooltip=tooltip)
 
 
-def stacked(panels: list[Any], spacing: int = 14) -> Any:
-    """Panels below each other, taken as they are, with one pointer for all of them."""
-    rules = [layer for panel in panels for layer in getattr(panel, "layer", ()) if layer.name == _POINTED]
-    for number, rule in enumerate(rules):
-        rule.name = f"{_POINTED}_{number}"
-    whole = alt.VConcatChart(spacing=spacing)
-    whole.vconcat = panels
-    if rules:
-        views = [rule.name for rule in rules]
-        whole.params = [alt.TopLevelSelectionParameter(name="pointer", select=_NEAREST, views=views)]
-    return whole
-
-
-_POINTED = "pointed"
-_NEAREST = {"type": "point", "fields": ["step"], "nearest": True, "on": "pointermove", "clear": "pointerout"}
+_NEAREST = {"fields": ["step"], "nearest": True, "on": "pointermove", "clear": "pointerout"}
 
 
 def merged_note(merged: Mapping[int, int]) -> str:

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from scipy.stats import CensoredData, ecdf, logrank
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, selecting, sentence
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.theme import FAINT, MARKS, WIDTH, finished, sentence, values
+from dynamics.charts.theme import FAINT, MARKS, WIDTH, values
 
 LIVES = """
 with checkpoint as (select step, row_number() over (order by step) as number from snapshots where site = $site)
@@ -122,21 +123,22 @@ def _compared(groups: list[_Group]) -> str:
 def _message(groups: list[_Group]) -> str:
     later = [group for group in groups if group.name != _NAMES[0]] or groups
     ages, alive = (np.concatenate([getattr(group, name) for group in later]) for name in ("ages", "alive"))
-    who = "features that began later" if later is not groups else "features that were there at first"
+    who = "that began later" if later is not groups else "that were there at first"
     if alive.all():
-        return f"All {counted(len(ages), 'feature')} lived on to the last checkpoint"
+        return f"Every feature {who} lives on to the last checkpoint ({len(ages):,})"
+    if len(ages) == 1:
+        return f"The only feature {who} is gone after {counted(int(ages[0]), 'checkpoint')}"
     found = ecdf(CensoredData(uncensored=ages[~alive], right=ages[alive])).sf
     gone = found.quantiles[found.probabilities <= 0.5]
     if not len(gone):
-        return f"Of {len(ages):,} {who}, more than half live on to the end"
+        return f"Of {len(ages):,} features {who}, more than half live on to the end"
     half = f"half are gone after {counted(int(gone[0]), 'checkpoint')}"
-    return f"Of {len(ages):,} {who}, {half}"
+    return f"Of {len(ages):,} features {who}, {half}"
 
 
 def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
     names = list(dict.fromkeys(row["group"] for row in curves))
     colours = [_COLOURS[_NAMES.index(group.name)] for group in groups]
-    picked = alt.selection_point(fields=["group"], bind="legend")
     x = alt.X(
         "age:Q",
         title="age (checkpoints)",
@@ -152,12 +154,16 @@ def _drawn(curves: list[Row], groups: list[_Group]) -> Any:
         legend=alt.Legend(title="began", symbolType="stroke", symbolOpacity=1),
     )
     tooltip = [alt.Tooltip("group:N"), alt.Tooltip("age:Q", title="checkpoints"), alt.Tooltip("share:Q", format=".1%")]
-    faded = alt.condition(picked, alt.value(1), alt.value(0.15))
+    faded = alt.condition(_PICKED, alt.value(1), alt.value(0.15))
     base = alt.Chart(values(curves)).encode(x=x, color=colour, tooltip=tooltip)
     band = base.mark_area(interpolate="step-after").encode(
         y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])), y2=alt.Y2("high:Q"),
-        opacity=alt.condition(picked, alt.value(0.15), alt.value(0.03)),
+        opacity=alt.condition(_PICKED, alt.value(0.15), alt.value(0.03)),
     )  # fmt: skip
     line = base.mark_line(interpolate="step-after", strokeWidth=1.8).encode(y=share, opacity=faded)
-    points = base.mark_point(filled=True, size=14).encode(y=share, opacity=faded)
-    return alt.layer(band, line, points.add_params(picked), width=WIDTH, height=260)
+    legend = selecting(values(curves), "began", fields=["group"], bind="legend").mark_point(filled=True, size=14)
+    points = legend.encode(x=x, y=share, color=colour, tooltip=tooltip, opacity=faded)
+    return layered(band, line, points, width=WIDTH, height=260)
+
+
+_PICKED = alt.Parameter("began")

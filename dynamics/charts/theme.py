@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ KINDS = {
 """One colour per kind of event, the same in every chart (the palette of Okabe and Ito)."""
 
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
-_CONFIG: dict[str, Any] = {
+LOOK: dict[str, Any] = {
     "font": FONT,
     "background": "white",
     "padding": 12,
@@ -80,29 +79,6 @@ _CONFIG: dict[str, Any] = {
 }
 
 
-def finished(chart: Any, title: str, subtitle: str | Iterable[str], sql: str) -> Any:
-    """The chart with its title, its wrapped subtitle, our look, and the SQL behind it in ``usermeta``."""
-    lines = [subtitle] if isinstance(subtitle, str) else [line for line in subtitle if line]
-    heading = alt.TitleParams(
-        text=textwrap.wrap(harmless(title), 80) or [""],
-        subtitle=[part for line in lines for part in textwrap.wrap(harmless(line), 118)],
-    )
-    # Set in place, for every method of Altair's copies the whole chart first: most of the time a chart takes.
-    chart.title, chart.usermeta, chart.config = heading, {"sql": sql}, alt.Config(**_CONFIG)
-    return chart
-
-
-def sentence(text: str, title: str, sql: str = "") -> Any:
-    """A chart that is one sentence, where there is nothing to draw."""
-    lines = textwrap.wrap(text, 88)
-    base = alt.Chart(values([{"text": "\n".join(lines)}]))
-    mark = base.mark_text(align="left", baseline="top", fontSize=13, color=SOFT, lineBreak="\n", lineHeight=19)
-    said = mark.encode(x=alt.XValue(0), y=alt.YValue(0), text=alt.Text("text:N")).properties(
-        width=WIDTH, height=19 * len(lines) + 4
-    )
-    return finished(said, title, [], sql)
-
-
 def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
     """The kinds of event among the rows, in the order of the palette."""
     present = {row["kind"] for row in rows}
@@ -115,13 +91,6 @@ def values(rows: list[dict[str, Any]]) -> Any:
     A tuple, since Altair copies a list row by row at every step of building a chart.
     """
     return {"values": tuple({name: harmless(value) for name, value in row.items()} for row in rows)}
-
-
-def layered(*layers: Any, **properties: Any) -> Any:
-    """Layers over each other, taken as they are: ``alt.layer`` copies each of them five times and more."""
-    chart = alt.LayerChart(**properties)
-    chart.layer = list(layers)
-    return chart
 
 
 def harmless(value: Any) -> Any:
@@ -146,6 +115,14 @@ def note(
     base = alt.Chart(values([{"text": text}]))
     mark = base.mark_text(align=align, baseline="middle", fontSize=11, color=colour, fontWeight=600 if bold else 400)
     return mark.encode(x=alt.XValue(x), y=alt.YValue(y), text=alt.Text("text:N"))
+
+
+def counting(numbers: Iterable[int | float], most: int = 4) -> alt.Axis:
+    """An axis of counts from 0: whole numbers alone, which Vega's least step does not promise where they are small."""
+    largest = int(max(numbers, default=0))
+    steps = (factor * 10**power for power in range(19) for factor in (1, 2, 5))
+    step = next(step for step in steps if step * most >= largest)
+    return alt.Axis(values=list(range(0, largest + step, step)), format=",d")
 
 
 def listed(items: Iterable[str]) -> str:

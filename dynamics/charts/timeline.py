@@ -9,22 +9,10 @@ from typing import Any
 import altair as alt
 
 from dynamics.answers import counted
+from dynamics.charts.picture import finished, layered, selecting, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
 from dynamics.charts.steps import StepAxis, merged_note
-from dynamics.charts.theme import (
-    GRID,
-    KINDS,
-    MARKS,
-    SOFT,
-    WIDTH,
-    bracketed,
-    finished,
-    harmless,
-    kinds_of,
-    listed,
-    sentence,
-    values,
-)
+from dynamics.charts.theme import GRID, KINDS, MARKS, SOFT, WIDTH, bracketed, harmless, kinds_of, listed, values
 
 EVENTS = """
 select site, event, kind, step, from_step, to_step, parent_tracks, child_tracks, score, p_value, q_value,
@@ -53,8 +41,8 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
 
     Steps are optimiser steps; the stronger the colour, the smaller the q-value (false-discovery rate, a share). Few
     events are drawn one by one, with lines over the span of a drift or a dormancy; many as bubbles whose area is their
-    number at a checkpoint. A click picks a dot or a bubble: the selection ``picked`` names its ``event``, or its
-    ``kind`` and the steps ``first`` to ``step``.
+    number at a checkpoint. A click picks a dot or a bubble: the selection ``picked_event`` names its ``event``,
+    ``picked_bubble`` its ``kind``, its ``site`` and the steps ``first`` to ``step``.
 
     Args:
         run: the run.
@@ -113,7 +101,6 @@ def _one_site(axis: StepAxis, happened: list[Row]) -> tuple[Any, str]:
     merged = axis.merged(_BUBBLES)
     bubbles = _bubbles(happened, merged)
     shown = _lanes(axis, bubbles, "kind", kinds, height=38 * len(kinds), reach=_largest(bubbles))
-    shown = shown.add_params(alt.selection_point(name="picked", fields=["kind", "first", "step"]))
     ends = _ENDS if "drift" in kinds else ""
     how = f"Area: number of events at a checkpoint; colour strength: smallest q among them.{ends}"
     return shown, f"{how} {merged_note(merged)}".rstrip()
@@ -134,13 +121,13 @@ def _singly(axis: StepAxis, happened: list[Row], kinds: list[str]) -> Any:
         shown += [{**row, "y": middle + offset} for row, offset in placed]
     height = sum(rooms)
     y = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=_lane_axis(kinds, rooms))
-    base = alt.Chart(values(shown)).encode(color=_colour(), opacity=_strength(), tooltip=_TOOLTIP, y=y)
-    dots = base.mark_point(filled=True, cursor="pointer").encode(x=axis.x(), size=alt.Size("size:Q", scale=None))
+    told = {"color": _colour(), "opacity": _strength(), "tooltip": _TOOLTIP, "y": y}
+    clicked = selecting(values(shown), "picked_event", fields=["event"]).mark_point(filled=True, cursor="pointer")
+    dots = clicked.encode(**told, x=axis.x(), size=alt.Size("size:Q", scale=None))
     spans = [row for row in shown if row["start"] < row["step"]]
     lines = alt.Chart(values(spans)).mark_rule(strokeWidth=1.2, opacity=0.55)
     spanned = lines.encode(x=axis.x("start"), x2=alt.X2("end:Q"), y=y, color=_colour(), tooltip=_TOOLTIP)
-    clicked = dots.add_params(alt.selection_point(name="picked", fields=["event"]))
-    return alt.layer(*([spanned] if spans else []), clicked, width=WIDTH, height=height)
+    return layered(*([spanned] if spans else []), dots, width=WIDTH, height=height)
 
 
 def _room(rows: list[Row]) -> int:
@@ -228,7 +215,7 @@ def _by_kind(axis: StepAxis, bubbles: list[Row], kinds: list[str], sites: list[s
         title = alt.TitleParams(kind, color=KINDS.get(kind, SOFT), fontSize=12, offset=2)
         lanes = _lanes(axis, shown, "site", sites, height=24 * len(sites), reach=reach, labels=kind == kinds[-1])
         panels.append(lanes.properties(title=title))
-    return alt.vconcat(*panels, spacing=8).resolve_scale(size="shared", opacity="shared", color="shared")
+    return stacked(panels, spacing=8).resolve_scale(size="shared", opacity="shared", color="shared")
 
 
 def _lanes(
@@ -245,13 +232,14 @@ def _lanes(
         scale=area,
         legend=alt.Legend(title="events", values=_examples(reach), format="d", symbolFillColor="#8c959f"),
     )
-    base = alt.Chart(values(bubbles)).mark_circle(stroke="white", strokeWidth=0.5, cursor="pointer")
+    clicked = selecting(values(bubbles), "picked_bubble", fields=["kind", "site", "first", "step"])
+    base = clicked.mark_circle(stroke="white", strokeWidth=0.5, cursor="pointer")
     tooltip = [
         alt.Tooltip("site:N"), alt.Tooltip("kind:N"), alt.Tooltip("step:Q", format=",d"), alt.Tooltip("events:Q"),
         alt.Tooltip("tracks:N"), alt.Tooltip("q:Q", title="smallest q", format=".2g"),
     ]  # fmt: skip
     drawn = base.encode(x=axis.x(labels=labels), y=y, size=size, color=_colour(), opacity=_strength(), tooltip=tooltip)
-    return drawn.properties(width=WIDTH, height=height)
+    return layered(drawn, width=WIDTH, height=height)
 
 
 def _examples(reach: int) -> list[int]:

@@ -6,22 +6,10 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.charts.picture import finished, layered, sentence, stacked
 from dynamics.charts.rows import History, Row, Source
-from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed, stacked
-from dynamics.charts.theme import (
-    CHAIN,
-    INK,
-    KINDS,
-    MARKS,
-    SOFT,
-    WIDTH,
-    WINDOW,
-    finished,
-    layered,
-    note,
-    sentence,
-    values,
-)
+from dynamics.charts.steps import PADDING, StepAxis, grouped, merged_note, pointed
+from dynamics.charts.theme import CHAIN, INK, KINDS, MARKS, SOFT, WIDTH, WINDOW, note, values
 
 CHANGE = "select step, series, value from change where site = $site and value is not null order by series, step"
 CHECKPOINTS = "select step from snapshots where site = $site order by step"

@@ -22,7 +22,7 @@ with app.setup:
 @app.cell
 def _():
     # What is kept when cells run again; not reactive.
-    kept = {"site": None, "window": None}
+    kept = {"site": None, "window": None, "first": None}
     published, set_published = mo.state(0)
     focus, set_focus = mo.state(None, allow_self_loops=True)
     picked, set_picked = mo.state({})
@@ -54,7 +54,7 @@ def _(kept, published, set_focus, set_picked):
 
     published()
     _sites = run.sites()
-    mo.stop(not _sites, mo.md("The run has no snapshots yet."))
+    mo.stop(not _sites, mo.md("The run has no snapshots yet. They are shown as they come."))
     kept["site"] = kept["site"] if kept["site"] in _sites else _sites[0]
     site = mo.ui.dropdown(_sites, value=kept["site"], label="site", on_change=_moved)
     return (site,)
@@ -92,12 +92,12 @@ def _(published, set_picked, site, within):
     published()
     _drawn = page.drawn(charts.events, run, site.value, within)
     # One that can be clicked never takes the place of one that cannot: the browser would look for its signals there.
-    mo.stop(not page.clickable(_drawn), mo.md("No event stands above retraining noise in this window."))
+    mo.stop(not page.clickable(_drawn), mo.md(page.quiet(run, site.value)))
     timeline = mo.ui.altair_chart(
         _drawn,
         chart_selection=False,
         legend_selection=False,
-        on_change=lambda _: set_picked(timeline.selections.get("picked", {})),
+        on_change=lambda _: set_picked(timeline.selections),
     )
     timeline
     return
@@ -151,11 +151,12 @@ def _(set_focus, site, sought):
 
 
 @app.cell
-def _(focus, found, published, set_focus, site, table):
+def _(focus, found, kept, published, set_focus, site, table):
     published()
     event = next((row for row in found if table.value and row["event"] == table.value[0]["event"]), None)
     _names = page.features_of(event, site.value) if event else {}
-    here = focus() or page.strongest(run, site.value)
+    # What is looked at stays, also where another feature has become the strongest meanwhile.
+    here = kept["first"] = focus() or kept["first"] or page.strongest(run, site.value)
     mo.stop(here is None, mo.md("Nothing has been tracked at this site yet."))
     track = here.track(run)
     features = mo.ui.radio(
@@ -193,7 +194,7 @@ def _(here, set_focus, track):
     mo.stop(track is None)
 
     def _clicked(_):
-        tracks = family.selections.get("picked", {}).get("track")
+        tracks = family.selections.get("picked_track", {}).get("track")
         if tracks:
             set_focus(page.focus_of(run, here.site, int(tracks[0])) or here)
 

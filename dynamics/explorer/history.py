@@ -11,6 +11,8 @@ import duckdb
 from dynamics.run import Run
 from dynamics.store.queries import connect
 
+REACHED = "select (select max(step) from checkpoints) as step, (select max(step) from population) as tracked"
+
 
 class Published:
     """What charts and panels ask of a run, over one connection that is kept open until something newer is published.
@@ -35,10 +37,14 @@ class Published:
         return self.run.directory.history
 
     def published(self) -> str:
-        """Up to which step the database goes, and how old it is: one line."""
-        [step] = self.sql("select max(step) as step from checkpoints").column("step").to_pylist()
+        """Up to which step the database goes, how far that is tracked, and how old it is: one line."""
+        [reached] = self.sql(REACHED).to_pylist()
+        step, tracked = reached["step"], reached["tracked"]
         age = max(0, round(time.time() - self._identity[1] / 1e9)) if self._identity else 0
-        return f"as of step {step:,} ({age:,} s ago)" if step is not None else "no checkpoints yet"
+        if step is None:
+            return "no checkpoints yet"
+        behind = "nothing tracked yet" if tracked is None else f"tracked up to step {tracked:,}"
+        return f"as of step {step:,}{f', {behind}' if tracked != step else ''} ({age:,} s ago)"
 
     def renew(self) -> bool:
         """Go over to what is published now; whether that is something else than before."""

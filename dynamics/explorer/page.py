@@ -12,8 +12,9 @@ import numpy as np
 
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
+from dynamics.charts.picture import sentence
 from dynamics.charts.rows import Row, Source
-from dynamics.charts.theme import bracketed, harmless, sentence
+from dynamics.charts.theme import bracketed, harmless
 from dynamics.explorer.history import Published
 from dynamics.report.fires import fires_on, found
 from dynamics.report.text import escaped, in_context
@@ -41,6 +42,7 @@ select rank, row, text, before, after, activation from contexts
 where site = $site and step = $step and latent = $latent order by rank limit 12
 """
 BESIDE = "select latent, track, density from feature_history where site = $site and step = $step"
+JUDGED = "select max(null_candidates) as null_candidates from resolution where site = $site"
 NEIGHBOURS = 8
 TOLD = 200
 """Most events of which the table says what they fire on."""
@@ -68,7 +70,6 @@ class Ready(alt.TopLevelMixin):
     """
 
     def __init__(self, chart: Any) -> None:
-        self.params = getattr(chart, "params", alt.Undefined)
         self.data = alt.Undefined
         self.spec = chart.to_dict(validate=False)
 
@@ -92,9 +93,9 @@ def heading(text: str, level: int) -> str:
     return f"<h{level} style='font-size:{34 - 6 * level}px;font-weight:600;margin:0'>{escaped(text)}</h{level}>"
 
 
-def clickable(chart: Any) -> bool:
+def clickable(chart: Ready) -> bool:
     """Whether a click on the chart picks something."""
-    return chart.params is not alt.Undefined and bool(chart.params)
+    return any("params" in layer for layer in chart.spec["layer"])
 
 
 def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
@@ -113,12 +114,20 @@ def steps(run: Published, site: str) -> list[int]:
 def events(run: Published, site: str, window: tuple[int, int], picked: dict[str, Any]) -> list[Row]:
     """Published events in a window of steps, by q; of these what was picked in the chart, where something was."""
     rows = Source(run).rows(EVENTS, site=site, first=window[0], last=window[1])
-    if "event" in picked:
-        return [row for row in rows if harmless(row["event"]) in picked["event"]]
-    if "kind" in picked:
-        [kind, *_], [first, *_], [last, *_] = picked["kind"], picked["first"], picked["step"]
+    if names := picked.get("picked_event", {}).get("event"):
+        return [row for row in rows if harmless(row["event"]) in names]
+    if bubble := picked.get("picked_bubble"):
+        kind, first, last = (bubble[name][0] for name in ("kind", "first", "step"))
         return [row for row in rows if row["kind"] == kind and first <= row["step"] <= last]
     return rows
+
+
+def quiet(run: Published, site: str) -> str:
+    """Why a window of steps has no event."""
+    judged = Source(run).rows(JUDGED, site=site)[0]["null_candidates"]
+    if not judged:
+        return "No event can be told yet: there is no null series to tell it from retraining noise."
+    return "No event stands above retraining noise in this window."
 
 
 def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:

@@ -11,7 +11,8 @@ from dynamics.charts.theme import listed
 
 RUN = """
 select (select fdr from level) as fdr, (select count(*) from checkpoints) as checkpoints,
-    (select min(step) from checkpoints) as first_step, (select max(step) from checkpoints) as last_step
+    (select min(step) from checkpoints) as first_step, (select max(step) from checkpoints) as last_step,
+    (select max(step) from population) as tracked, (select max(null_candidates) from resolution) as null_candidates
 """
 TOTALS = """
 with longer as (
@@ -34,7 +35,11 @@ WINDOWS = "select site, from_step, to_step, p_value from transitions order by si
 NOTES = """
 select distinct site, stage, note from notes where note not like 'a single % cannot reach%' order by site, stage, note
 """
-RESOLUTION = "select site, kind, smallest_q, needed from resolution order by site, kind"
+# Without a null there is nothing to resolve: the notes say so.
+RESOLUTION = """
+select site, kind, smallest_q, needed from resolution
+qualify max(null_candidates) over (partition by site) > 0 order by site, kind
+"""
 CENSORED = """
 select count(*) as tracks, count(*) filter (where left_censored) as early,
     count(*) filter (where right_censored) as late
@@ -71,9 +76,10 @@ def summarise(source: Source, sites: list[str]) -> Summary:
     level = run["fdr"] if run["fdr"] is not None else 0.1
     totals = source.rows(TOTALS)
     windows = source.rows(WINDOWS)
-    findings = [*_events(totals, level), *_windows(windows, totals)]
+    findings = [*_events(totals, level, judged=bool(run["null_candidates"])), *_windows(windows, totals)]
     doubts = [
         *_untracked(sites, totals),
+        *_behind(run),
         *_resolution(source.rows(RESOLUTION), level),
         *_noise(totals),
         *_censored(source.rows(CENSORED)[0]),
@@ -97,7 +103,7 @@ def _sum(totals: list[Row], name: str) -> float:
     return float(sum(row[name] or 0 for row in totals))
 
 
-def _events(totals: list[Row], level: float) -> list[str]:
+def _events(totals: list[Row], level: float, *, judged: bool) -> list[str]:
     if not totals:
         return ["Nothing has been tracked yet, so there is nothing to say about features."]
     if max(row["checkpoints"] for row in totals) < 2:
@@ -107,6 +113,8 @@ def _events(totals: list[Row], level: float) -> list[str]:
     dormant = (
         [f"{counted(quiet, 'feature')} fell silent and came back; no error rate is known for these."] if quiet else []
     )
+    if not any(seen.values()) and not judged:
+        return ["No event can be told yet: there is no null series to tell it from retraining noise.", *dormant]
     if not any(seen.values()):
         return [
             f"No event stands above retraining noise at q ≤ {level:g}.",
@@ -163,6 +171,12 @@ def _windows(windows: list[Row], totals: list[Row]) -> list[str]:
 def _untracked(sites: list[str], totals: list[Row]) -> list[str]:
     missing = sorted(set(sites) - {row["site"] for row in totals})
     return [f"Not tracked yet: {listed(missing)}. `dynamics analyze` finishes them."] if missing else []
+
+
+def _behind(run: Row) -> list[str]:
+    if run["tracked"] is None or run["tracked"] == run["last_step"]:
+        return []
+    return [f"Tracked up to step {run['tracked']:,}; later checkpoints still wait. `dynamics analyze` finishes them."]
 
 
 def _resolution(rows: list[Row], level: float) -> list[str]:

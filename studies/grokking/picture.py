@@ -7,8 +7,9 @@ from typing import Any
 
 import altair as alt
 
+from dynamics.charts.picture import finished, stacked
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import BAND, KINDS, SOFT, WIDTH, finished, note, values
+from dynamics.charts.theme import BAND, KINDS, SOFT, WIDTH, note, values
 from studies.grokking.births import published
 from studies.grokking.truth import Measures, Phase
 
@@ -26,7 +27,7 @@ def draw(runs: Sequence[Watched], phases: Sequence[Phase]) -> Any:
     for number, (name, found, run) in enumerate(runs):
         panels.append(_curves(axis, name, found, phases if number == 0 else []))
         panels.append(_births(axis, run, labels=number == len(runs) - 1))
-    chart = alt.vconcat(*panels)
+    chart = stacked(panels)
     said = "Births with q ≤ 0.1 at each checkpoint. Shaded: circuit formation and clean-up, told by the weights alone."
     return finished(chart, "Births of features while a network groks modular addition", said, "")
 

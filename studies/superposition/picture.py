@@ -8,8 +8,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from dynamics.charts.picture import finished, stacked
 from dynamics.charts.steps import StepAxis
-from dynamics.charts.theme import FAINT, GRID, INK, KINDS, WIDTH, finished, values
+from dynamics.charts.theme import FAINT, GRID, INK, KINDS, WIDTH, values
 from studies.planted.truth import CORE_KINDS
 from studies.superposition.runs import Watched
 from studies.superposition.truth import joined, lengths, pair_cosines
@@ -29,7 +30,7 @@ def draw(outcome: Watched, name: str) -> Any:
         f"{outcome.case.instances} networks side by side, seed {outcome.seed}, {len(outcome.steps)} checkpoints. "
         "Area: number of events at a checkpoint. Reported: with q ≤ 0.1."
     )
-    return finished(alt.vconcat(*panels), f"{name.capitalize()} in toy models of superposition", said, "")
+    return finished(stacked(panels), f"{name.capitalize()} in toy models of superposition", said, "")
 
 
 def _curves(axis: StepAxis, steps: list[int], curves: np.ndarray, title: str) -> Any:

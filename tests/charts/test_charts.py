@@ -341,14 +341,12 @@ def test_a_dictionary_that_was_made_again_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draw", [charts.population, charts.quality, charts.transition, life])
 def test_one_pointer_for_all_panels(draw: Draw, history: SyntheticRun) -> None:
-    spec = draw(history, SITE).to_dict()
-    [pointer] = [param for param in spec["params"] if param["name"] == "pointer"]
-    assert pointer["select"]["on"] == "pointermove"
-    drawn = [{layer.get("name") for layer in panel["layer"]} for panel in spec["vconcat"]]
-    assert all(names & set(pointer["views"]) for names in drawn)
-    for panel in spec["vconcat"]:
+    panels = draw(history, SITE).to_dict()["vconcat"]
+    for panel in panels:
         kinds = [layer["mark"]["type"] for layer in panel["layer"]]
-        [at] = [number for number, layer in enumerate(panel["layer"]) if layer.get("name") in pointer["views"]]
+        [at] = [number for number, layer in enumerate(panel["layer"]) if "params" in layer]
+        [pointer] = panel["layer"][at]["params"]
+        assert (pointer["name"], pointer["select"]["on"]) == ("pointer", "pointermove")
         told = panel["layer"][at]["encoding"]["tooltip"]
         assert "step" in {part["field"] for part in told}
         assert all(part["type"] == "quantitative" and part["format"] for part in told)  # others are told as undefined

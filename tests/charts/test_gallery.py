@@ -12,7 +12,7 @@ import torch
 
 from dynamics import charts
 from dynamics.capture.probe import ProbeRows
-from dynamics.charts.theme import MARKS
+from dynamics.charts.theme import MARKS, counting
 from dynamics.files.layout import RunDirectory
 from dynamics.files.probes import write_probe
 from dynamics.files.saes import LATENTS, SaeRecord, write_sae
@@ -48,6 +48,24 @@ def test_survival_counts_what_is_alive_as_censored() -> None:
     assert early[1] == pytest.approx(0.75)
     assert early[2] == pytest.approx(0.5)
     assert title(chart) == "Of 4 features that began later, half are gone after 2 checkpoints"
+
+
+def test_one_feature_is_no_plural() -> None:
+    run = lives([(1, 1)], 4)
+    run.connection.execute("insert into raw.onsets values ('b0', 'a', 0, 10, 10, 10, null)")
+    assert title(charts.survival(run, SITE)) == "The only feature that began later is gone after 1 checkpoint"
+    assert title(charts.onsets(run, SITE)).endswith("first checkpoint already, the other by step 10")
+    alive = charts.survival(lives([(1, 3)], 4), SITE)
+    assert title(alive) == "Every feature that began later lives on to the last checkpoint (1)"
+    for draw in (charts.survival, charts.onsets, charts.flow):
+        assert "1 features" not in title(draw(run, SITE))
+
+
+@pytest.mark.parametrize(
+    ("largest", "ticks"), [(0, [0]), (1, [0, 1]), (2, [0, 1, 2]), (13, [0, 5, 10, 15]), (90, [0, 50, 100])]
+)
+def test_counts_have_whole_ticks(largest: int, ticks: list[int]) -> None:
+    assert counting([largest, 0], 3).to_dict()["values"] == ticks
 
 
 def p_of(chart: Any) -> float:
@@ -132,7 +150,7 @@ def test_what_was_there_at_first_leaves_room_for_what_came(early: int, cut: bool
 
 def test_bubbles_have_the_area_of_their_number_and_room() -> None:
     chart = charts.events(synthetic_run(90))
-    [area] = {str(part["encoding"]["size"]["scale"]) for part in chart.to_dict()["vconcat"]}
+    [area] = {str(panel["layer"][0]["encoding"]["size"]["scale"]) for panel in chart.to_dict()["vconcat"]}
     assert "'domain': [0, " in area
     assert "'range': [12.0, 12.0, " in area  # a single event beside hundreds is still seen
     assert len({row["step"] for row in data(chart)}) <= 60

@@ -199,6 +199,7 @@ def going_on(tmp_path: Path) -> Iterator[Server]:
     for table in ("snapshots", "checkpoints", "feature_history", "population"):
         early.connection.execute(f"delete from raw.{table} where step > 500")
     early.connection.execute("delete from raw.event_candidates")
+    early.connection.execute("delete from raw.population where step = 378; delete from raw.resolution")
     publish(early, folder)
     yield from explorer_of(folder)
 
@@ -206,13 +207,31 @@ def going_on(tmp_path: Path) -> Iterator[Server]:
 def test_the_page_follows_a_run_that_goes_on(tab: Tab, going_on: Server) -> None:
     page = opened(tab, going_on)
     go_to(page, 3)
-    page.get_by_text("as of step 378").wait_for()
-    page.get_by_text("No event stands above retraining noise in this window.").wait_for()
+    page.get_by_text("as of step 378, tracked up to step 230").wait_for()
+    page.get_by_text("No event can be told yet").wait_for()
     publish(synthetic_run(25, sites=[SITE]), going_on.folder)
     [(events,)] = dynamics.open(going_on.folder).sql(f"select count(*) from events where site = '{SITE}'", "rows")
     page.get_by_text("as of step 143,000").wait_for()
     events_table(page).get_by_text(f"{events} rows").wait_for()
     shows(page, 3)
+
+
+def test_the_feature_that_is_looked_at_stays(tab: Tab, going_on: Server) -> None:
+    page, [(shown_first, _)] = opened(tab, going_on), strongest_now(going_on)
+    shows(page, shown_first)
+    publish(synthetic_run(25, sites=[SITE]), going_on.folder)
+    page.get_by_text("as of step 143,000").wait_for()
+    events_table(page).get_by_text("rows").first.wait_for()
+    assert strongest_now(going_on)[0][0] != shown_first
+    shows(page, shown_first)
+
+
+def strongest_now(server: Server) -> list[tuple[int, int]]:
+    query = (
+        "select track, step from feature_history where site = '{}' order by step desc, density * mean_activation desc"
+    )
+    found: list[tuple[int, int]] = dynamics.open(server.folder).sql(f"{query.format(SITE)}, track limit 1", "rows")
+    return found
 
 
 def test_the_report_opens_and_shows_hostile_text(tab: Tab, tmp_path: Path) -> None:
