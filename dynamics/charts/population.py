@@ -35,7 +35,9 @@ def population(run: History, site: str) -> Any:
     if not rows:
         return sentence(f"No checkpoint of {site} has been tracked yet.", f"Population of {site}", source.text)
     if len(rows) == 1:
-        return sentence("Births and deaths need two tracked checkpoints; there is one.", _message(rows), source.text)
+        return sentence(
+            "Births and deaths need two tracked checkpoints; there is one.", _message(rows, judged=True), source.text
+        )
     axis = StepAxis.over(row["step"] for row in rows)
     merged = axis.merged(MARKS // 12)
     drawn = grouped(rows, merged, _COUNTED)
@@ -49,10 +51,10 @@ def population(run: History, site: str) -> Any:
         "Latents that come or go without an event cannot be told from what retraining does.",
         merged_note(merged),
     ]
-    return finished(stacked(panels), _message(rows), subtitle, source.text)
+    return finished(stacked(panels), _message(rows, judged=source.judged(site)), subtitle, source.text)
 
 
-def _message(rows: list[Row]) -> str:
+def _message(rows: list[Row], *, judged: bool) -> str:
     first, last = rows[0], rows[-1]
     if len(rows) == 1:
         return (
@@ -60,7 +62,8 @@ def _message(rows: list[Row]) -> str:
         )
     seen = {kind: sum(row[kind + "s"] for row in rows) for kind in _KINDS}
     came = [counted(number, kind) for kind, number in seen.items() if number]
-    told = listed(came) if came else "no births, deaths, splits or merges above retraining noise"
+    none = "no births, deaths, splits or merges above retraining noise" if judged else "no null yet to tell events by"
+    told = listed(came) if came else none
     if first["live"] == last["live"]:
         return f"{counted(last['live'], 'live latent')} at the first and the last checkpoint, with {told}"
     return f"From {first['live']:,} to {last['live']:,} live latents, with {told}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 Row = dict[str, Any]
+JUDGED = "select max(null_candidates) as null_candidates from resolution where site = $site"
+UNJUDGED = "No event can be told yet: there is no null series to tell it from retraining noise."
 
 
 @runtime_checkable
@@ -49,6 +51,10 @@ class Source:
         near = difflib.get_close_matches(name, sites, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"the run has no site {name!r}; {hint}It has: {', '.join(sites) or 'none yet'}")
+
+    def judged(self, site: str) -> bool:
+        """Whether events of a site can be told from retraining noise: there is a null series with candidates."""
+        return bool(self.rows(JUDGED, site=site)[0]["null_candidates"])
 
     @property
     def text(self) -> str:

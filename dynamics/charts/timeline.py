@@ -10,7 +10,7 @@ import altair as alt
 
 from dynamics.answers import counted
 from dynamics.charts.picture import finished, layered, selecting, sentence, stacked
-from dynamics.charts.rows import History, Row, Source
+from dynamics.charts.rows import UNJUDGED, History, Row, Source
 from dynamics.charts.steps import StepAxis, merged_note
 from dynamics.charts.theme import GRID, KINDS, MARKS, SOFT, WIDTH, bracketed, harmless, kinds_of, listed, values
 
@@ -59,10 +59,9 @@ def events(run: History, site: str | None = None, window: tuple[int, int] = _ALL
         return sentence("The run has no site yet.", "Events")
     happened, steps = (_asked(source, query, sites, window) for query in (EVENTS, CHECKPOINTS))
     if not happened:
-        looked = counted(len(steps), "checkpoint")
-        return sentence(
-            f"No event above retraining noise in {place}, over {looked}.", f"Events in {place}", source.text
-        )
+        none = f"No event above retraining noise in {place}, over {counted(len(steps), 'checkpoint')}."
+        judged = any(source.judged(name) for name in sites)
+        return sentence(none if judged else UNJUDGED, f"Events in {place}", source.text)
     axis = StepAxis.over([row["step"] for row in happened] + [row["step"] for row in steps])
     if len(sites) > 1:
         kinds = kinds_of(happened)

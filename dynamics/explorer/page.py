@@ -13,7 +13,7 @@ import numpy as np
 from dynamics.answers import counted
 from dynamics.charts.dictionary import decoder_directions
 from dynamics.charts.picture import sentence
-from dynamics.charts.rows import Row, Source
+from dynamics.charts.rows import UNJUDGED, Row, Source
 from dynamics.charts.theme import bracketed, harmless
 from dynamics.explorer.history import Published
 from dynamics.report.fires import fires_on, found
@@ -42,7 +42,6 @@ select rank, row, text, before, after, activation from contexts
 where site = $site and step = $step and latent = $latent order by rank limit 12
 """
 BESIDE = "select latent, track, density from feature_history where site = $site and step = $step"
-JUDGED = "select max(null_candidates) as null_candidates from resolution where site = $site"
 NEIGHBOURS = 8
 TOLD = 200
 """Most events of which the table says what they fire on."""
@@ -124,10 +123,7 @@ def events(run: Published, site: str, window: tuple[int, int], picked: dict[str,
 
 def quiet(run: Published, site: str) -> str:
     """Why a window of steps has no event."""
-    judged = Source(run).rows(JUDGED, site=site)[0]["null_candidates"]
-    if not judged:
-        return "No event can be told yet: there is no null series to tell it from retraining noise."
-    return "No event stands above retraining noise in this window."
+    return "No event stands above retraining noise in this window." if Source(run).judged(site) else UNJUDGED
 
 
 def listed(run: Published, site: str, rows: list[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dynamics.answers import counted
-from dynamics.charts.rows import Row, Source
+from dynamics.charts.rows import UNJUDGED, Row, Source
 from dynamics.charts.theme import KINDS, bracketed, kinds_of
 from dynamics.report.fires import fires_on
 from dynamics.report.text import escaped, in_context
@@ -34,7 +34,8 @@ def event_table(source: Source, site: str) -> str:
     """An HTML table of at most 25 events, by q; its caption says how many there are."""
     rows = source.rows(STRONGEST, site=site)
     if not rows:
-        return "<p>No event at this site stands above retraining noise.</p>"
+        none = "No event at this site stands above retraining noise."
+        return f"<p>{none if source.judged(site) else UNJUDGED}</p>"
     whole = len(rows) == rows[0]["total"]
     caption = "All events" if whole else f"The {len(rows)} strongest of {counted(rows[0]['total'], 'event')}"
     heads = ("kind", "step", "from tracks", "to tracks", "fires on", "score", "p", "q")

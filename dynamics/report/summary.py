@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dynamics.answers import about, counted
-from dynamics.charts.rows import Row, Source
+from dynamics.charts.rows import UNJUDGED, Row, Source
 from dynamics.charts.theme import listed
 
 RUN = """
@@ -114,7 +114,7 @@ def _events(totals: list[Row], level: float, *, judged: bool) -> list[str]:
         [f"{counted(quiet, 'feature')} fell silent and came back; no error rate is known for these."] if quiet else []
     )
     if not any(seen.values()) and not judged:
-        return ["No event can be told yet: there is no null series to tell it from retraining noise.", *dormant]
+        return [UNJUDGED, *dormant]
     if not any(seen.values()):
         return [
             f"No event stands above retraining noise at q ≤ {level:g}.",
