@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -250,7 +249,7 @@ class Recorder:
         if not self._begun:
             self._begin(model, whole(step))
         try:
-            return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
+            return self._look(model, step, loss, epoch, samples)
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
@@ -266,13 +265,14 @@ class Recorder:
                 raise
         self._begun = True
 
-    def _look(self, model: nn.Module, step: Any, facts: SnapshotRecord, loss: Loss, epoch: float | int | None) -> bool:
+    def _look(self, model: nn.Module, step: Any, loss: Loss, epoch: float | int | None, samples: int | None) -> bool:
         number = whole(step)
         self._join()
         if self._looks is None or self._closed or not self._looks.due(model, number):
             return False
         with aside():
-            facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
+            epochs = None if epoch is None else float(epoch)
+            facts = SnapshotRecord(site="", step=number, probe="", epoch=epochs, samples=samples)
             taken = self._looks.take(unwrapped(model), facts, loss)
             if taken:
                 self._join() if self._shared else self._hand_over()

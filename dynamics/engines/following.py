@@ -20,7 +20,9 @@ from dynamics.pipeline.publishing import publish_if_due
 from dynamics.store.store import publish
 
 POLL = 0.5
-"""Seconds between two looks for new snapshots."""
+"""Seconds between two looks for new snapshots, at least."""
+SHARE = 0.05
+"""Of a processor, that looking for them takes at most: of a large run a look takes a while."""
 PAUSE = 10.0
 """Seconds before going on after the disk was full."""
 NICE = 10
@@ -46,9 +48,9 @@ class Orders:
         """Training died without a word: stop after the job in hand."""
         return self._gone.is_set() and not self._closed.is_set()
 
-    def wait(self) -> None:
-        """Sleeps a little, less where an order comes."""
-        self._gone.wait(POLL)
+    def wait(self, looked: float) -> None:
+        """Sleeps a little, longer where a look took many seconds, less where an order comes."""
+        self._gone.wait(max(POLL, looked / SHARE))
 
     def _listen(self) -> None:
         for line in sys.stdin:
@@ -68,7 +70,7 @@ def follow(run: RunDirectory) -> None:
     orders = Orders(run)
     unpublished = False
     while not orders.gone:
-        closed = orders.closed
+        closed, started = orders.closed, time.monotonic()
         if missing_jobs(run, growing=not closed):
             unpublished = True
             _work(run, orders)
@@ -76,7 +78,7 @@ def follow(run: RunDirectory) -> None:
             break
         else:
             unpublished = unpublished and not publish_if_due(run)
-            orders.wait()
+            orders.wait(time.monotonic() - started)
     publish(run)
 
 

@@ -92,6 +92,26 @@ def test_an_executor_does_every_job_once(make_run: MakeRun) -> None:
     assert len({str(args) for args in submitted}) == len(submitted)
 
 
+def test_looking_for_jobs_takes_an_executor_a_hundredth_of_the_training_at_most(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [0.0], []
+
+    def look(run: RunDirectory, *, growing: bool) -> list[Job]:
+        looks.append(now[0])
+        now[0] += 2.0
+        return []
+
+    monkeypatch.setattr("dynamics.engines.executor.missing_jobs", look)
+    monkeypatch.setattr("dynamics.engines.executor.time.monotonic", lambda: now[0])
+    with ThreadPoolExecutor(1) as executor:
+        chosen = engine(make_run(0), executor)
+        for seconds in (0, 50, 201, 203, 300, 410):
+            now[0] = seconds
+            chosen.snapshots_written()
+    assert looks == [0, 203, 410]
+
+
 @pytest.mark.usefixtures("quick_arms")
 def test_an_executor_goes_on_after_closing(make_run: MakeRun) -> None:
     run = make_run(3)
