@@ -98,7 +98,7 @@ class Recorder:
         self._directory = RunDirectory.create(run)
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
         self._work, self._ranks = work, ranks
-        self._faults = Faults(on_error == "raise")
+        self._faults = Faults(on_error == "raise", self._directory.skipped)
         self._looks: Looks | None = None
         self._engine: Engine | None = None
         self._shared: Shared | None = None

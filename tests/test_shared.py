@@ -54,7 +54,7 @@ def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_t
 ) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, a rank that is killed")
+    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, rank 1 is killed")
     assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
     first, second = map(found_by, ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
@@ -66,7 +66,7 @@ def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_t
         assert first[f"{door}, resumed"] == {"steps": ["b0 0", "b0 2", "b1 4", "b3 6"], "skipped": {}}
     silence = {"said": {"first": [], "all": []}, "steps": {"first": [0, 2, 4, 6], "all": [0, 2, 4, 6]}}
     assert first["ddp, silent"] == second["ddp, silent"] == silence
-    assert first["ddp, a rank that is killed"]["skipped"] == {}
+    assert first["ddp, rank 1 is killed"]["skipped"] == {}
 
 
 def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_after_its_checkpoint(
@@ -106,6 +106,12 @@ def test_what_the_first_rank_refuses_is_refused_by_each_so_that_none_waits_for_a
         assert "was recorded with another probe" in said["probe"]
         assert "the run has other SAE settings: k is the default, given 3" in said["settings"]
         assert "nothing" not in said
+
+
+def test_a_first_rank_that_is_killed_is_missed_in_training_alone(tmp_path: Path) -> None:
+    first, second = on_ranks(2, tmp_path, "ddp, rank 0 is killed")
+    assert [first.returncode, second.returncode] == [-9, 3], second.stderr[-3000:]
+    assert found_by(second)["ddp, rank 0 is killed"]["skipped"] == {}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

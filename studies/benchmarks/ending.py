@@ -4,7 +4,8 @@
 
 Each training is a process of its own, by Lightning, forked from this one, which has imported everything. It is ended
 at a random moment; a worker that hangs is stopped by SIGSTOP. Prints the seconds from the signal, or from the last
-step, to the end of the process, and how many more these are than those of the untracked training just before or after.
+step, to the end of the process, how many more these are than those of the untracked training just before or after, and
+how many of them the tracker's last hook takes: on a busy machine the difference of two trainings is mostly chance.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import lightning.pytorch as pl
 import numpy as np
@@ -45,13 +48,23 @@ def main() -> None:
     for end in options.ends:
         rounds = [_round(end, sorted({*options.kinds, KINDS[0]})) for _ in range(options.repeats)]
         for kind in sorted(rounds[0], key=KINDS.index):
-            line = f"{end:12} {kind:13} {_spread([seconds[kind] for seconds in rounds])}"
-            added = _spread([seconds[kind] - seconds[KINDS[0]] for seconds in rounds])
-            print(line if kind == KINDS[0] else f"{line}; added {added}", flush=True)
+            line = f"{end:12} {kind:13} {_spread([found[kind].seconds for found in rounds])}"
+            if kind != KINDS[0]:
+                added = _spread([found[kind].seconds - found[KINDS[0]].seconds for found in rounds])
+                line += f"; added {added}; in the hook {_spread([found[kind].hook for found in rounds])}"
+            print(line, flush=True)
 
 
-def _round(end: str, kinds: list[str]) -> dict[str, float]:
-    """Seconds of each kind of training, in turn and ended after the same pause: a busy machine is fair to all."""
+@dataclass(frozen=True)
+class Ended:
+    """How long a training took to end, and how much of it was the tracker's hook."""
+
+    seconds: float
+    hook: float
+
+
+def _round(end: str, kinds: list[str]) -> dict[str, Ended]:
+    """The end of each kind of training, in turn and ended after the same pause: a busy machine is fair to all."""
     pause = random.random()
     return {kind: _ended(kind, end, pause) for kind in random.sample(kinds, len(kinds))}
 
@@ -61,8 +74,8 @@ def _spread(seconds: list[float]) -> str:
     return f"median {median:.2f} s, p99 {nearly_all:.2f} s, longest {max(seconds):.2f} s"
 
 
-def _ended(kind: str, end: str, pause: float) -> float:
-    """Seconds until a training has ended, at SIGTERM after a pause of so many."""
+def _ended(kind: str, end: str, pause: float) -> Ended:
+    """A training that has ended, at SIGTERM after a pause of so many seconds."""
     folder = Path(tempfile.mkdtemp())  # not in a with statement, which the child would leave too
     training, said = _started(kind, folder / "run")
     line, workers = "", []
@@ -82,10 +95,11 @@ def _ended(kind: str, end: str, pause: float) -> float:
         start = time.perf_counter()
     os.waitpid(training, 0)
     took = time.perf_counter() - start
-    said.close()
+    with said:
+        hooks = [float(line.split()[1]) for line in said if line.startswith("hook ")]
     _send(workers, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
-    return took
+    return Ended(took, sum(hooks))
 
 
 def _send(workers: list[int], number: int) -> None:
@@ -103,6 +117,22 @@ def _started(kind: str, run: Path) -> tuple[int, TextIO]:
     return training, os.fdopen(reader)
 
 
+class Timed(FeatureTracker):
+    """Says how long its last hooks take."""
+
+    def on_exception(self, *given: Any) -> None:
+        _say_time(super().on_exception, *given)
+
+    def on_train_end(self, *given: Any) -> None:
+        _say_time(super().on_train_end, *given)
+
+
+def _say_time(hook: Callable[..., None], *given: Any) -> None:
+    start = time.perf_counter()
+    hook(*given)
+    print("hook", time.perf_counter() - start, flush=True)
+
+
 def _train(kind: str, run: Path, writer: int) -> NoReturn:
     """The training, and the end of its process as Python ends any."""
 
@@ -118,7 +148,7 @@ def _train(kind: str, run: Path, writer: int) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     corpus = read_corpus()
     windows = probe_windows(corpus, SCALE.windows, LENGTH)
-    tracker = None if kind == "untracked" else FeatureTracker(str(run), SITES, windows.inputs, schedule=4)
+    tracker = None if kind == "untracked" else Timed(str(run), SITES, windows.inputs, schedule=4)
     train(corpus, SCALE, [*([tracker] if tracker else []), Told()])
     sys.exit()
 

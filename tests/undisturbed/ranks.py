@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,7 +37,7 @@ from dynamics.schedule import every
 
 STEPS = 6
 SITES = ["1", "3"]
-KILLED = "ddp, a rank that is killed"
+KILLED = "ddp, rank {} is killed"
 TALK = tuple(
     f"{how}{what}"
     for what in (
@@ -291,15 +292,15 @@ def silent(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     return {"said": said, "steps": steps}
 
 
-def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
-    """The second rank is killed while it writes: its peer ends where training itself misses it."""
+def killed(made: Callable[[], nn.Module], folder: Path, rank: int) -> dict[str, Any]:
+    """A rank is killed while it writes: its peer ends where training itself misses it."""
 
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     recorder = recorder_of(folder / "run")
     recorder.prepare(model := made())
-    if dist.get_rank() == 1:
+    if dist.get_rank() == rank:
         with mock.patch("dynamics.shared.write_shard", die):
             recorder.step(model, 0)
     recorder.step(model, 0)
@@ -307,7 +308,9 @@ def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
         model(torch.randn(4, 8)).square().mean().backward()
     except RuntimeError as error:
         recorder.close(drain=False)
-        print(json.dumps({KILLED: {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True)
+        print(
+            json.dumps({KILLED.format(rank): {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True
+        )
         os._exit(3)
     return {}
 
@@ -331,7 +334,7 @@ SCENARIOS = {
     "ddp, a rank that cannot write": (failing, whole),
     "fsdp, a rank that cannot write": (failing, spread),
     "ddp, silent": (silent, whole),
-    KILLED: (killed, whole),
+    **{KILLED.format(rank): (partial(killed, rank=rank), whole) for rank in range(2)},
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
     "fsdp, saved": (saved, spread),
