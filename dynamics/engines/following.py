@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 import time
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,7 @@ SHARE = 0.05
 PAUSE = 10.0
 """Seconds before going on after the disk was full."""
 NICE = 10
+AUTOGROUP = Path("/proc/self/autogroup")
 log = logging.getLogger("dynamics")
 
 
@@ -64,8 +66,7 @@ def follow(run: RunDirectory) -> None:
 
     Started from a terminal or a job script, without a pipe, the mark in the run directory says whether it is closed.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(NICE)
+    _step_back()
     torch.set_num_threads(1)
     orders = Orders(run)
     unpublished = False
@@ -80,6 +81,14 @@ def follow(run: RunDirectory) -> None:
             unpublished = unpublished and not publish_if_due(run)
             orders.wait(time.monotonic() - started)
     publish(run)
+
+
+def _step_back() -> None:
+    """Leaves the processor to training. Linux may share it out among sessions first, and each has a niceness too."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(NICE)
+        if os.getsid(0) == os.getpid():  # else it is a session of others too
+            AUTOGROUP.write_text(str(NICE))
 
 
 def _work(run: RunDirectory, orders: Orders) -> None:

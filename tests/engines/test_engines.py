@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +129,8 @@ def test_a_worker_in_its_own_session_with_low_priority_follows_training_drains_a
     assert os.getsid(worker.pid) == worker.pid
     until(lambda: chain(run) == [0])
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= 10
+    if (session := Path(f"/proc/{worker.pid}/autogroup")).exists():
+        assert session.read_text().endswith("nice 10\n")
     add_snapshot(run, SITE, 10)
     worker.snapshots_written()
     until(lambda: chain(run) == [0, 10])
