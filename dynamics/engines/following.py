@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
 import sys
 import threading
 import time
-from pathlib import Path
 
 import torch
 
 from dynamics.engines.inline import work_off
+from dynamics.engines.priority import leave_the_processor_to_training
 from dynamics.files.layout import RunDirectory
 from dynamics.files.settings import load_recording
 from dynamics.pipeline.plan import missing_jobs
@@ -26,8 +25,6 @@ SHARE = 0.05
 """Of a processor, that looking for them takes at most: of a large run a look takes a while."""
 PAUSE = 10.0
 """Seconds before going on after the disk was full."""
-NICE = 10
-AUTOGROUP = Path("/proc/self/autogroup")
 log = logging.getLogger("dynamics")
 
 
@@ -66,7 +63,7 @@ def follow(run: RunDirectory) -> None:
 
     Started from a terminal or a job script, without a pipe, the mark in the run directory says whether it is closed.
     """
-    _step_back()
+    leave_the_processor_to_training(os.getpid())
     torch.set_num_threads(1)
     orders = Orders(run)
     unpublished = False
@@ -81,14 +78,6 @@ def follow(run: RunDirectory) -> None:
             unpublished = unpublished and not publish_if_due(run)
             orders.wait(time.monotonic() - started)
     publish(run)
-
-
-def _step_back() -> None:
-    """Leaves the processor to training. Linux may share it out among sessions first, and each has a niceness too."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(NICE)
-        if os.getsid(0) == os.getpid():  # else it is a session of others too
-            AUTOGROUP.write_text(str(NICE))
 
 
 def _work(run: RunDirectory, orders: Orders) -> None:

@@ -127,8 +127,8 @@ def test_a_worker_in_its_own_session_with_low_priority_follows_training_drains_a
     worker.snapshots_written()
     assert worker.pid is not None
     assert os.getsid(worker.pid) == worker.pid
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == 10
     until(lambda: chain(run) == [0])
-    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= 10
     if (session := Path(f"/proc/{worker.pid}/autogroup")).exists():
         assert session.read_text().endswith("nice 10\n")
     add_snapshot(run, SITE, 10)
