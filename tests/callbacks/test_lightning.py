@@ -244,8 +244,12 @@ def test_a_training_that_is_told_to_end_keeps_its_snapshots_and_the_users_checkp
     monkeypatch.setattr("dynamics.engines.engine.LaterEngine.abandon", lambda _: ended.append("abandon") or "")
     saved = pl.callbacks.ModelCheckpoint(tmp_path, filename="told", save_on_exception=True)
     trainer = trainer_of(tmp_path, tracker_of(tmp_path), saved, Told(), enable_checkpointing=True)
-    with pytest.raises(SIGTERMException):
-        trainer.fit(Module())
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the command line, in another test, may have set one
+    try:
+        with pytest.raises(SIGTERMException):
+            trainer.fit(Module())
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert ended == ["abandon"]
     assert load_recording(RunDirectory.open(tmp_path / "run")) is True
     [checkpoint] = tmp_path.glob("*.ckpt")
