@@ -6,10 +6,14 @@ import errno
 import logging
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where a disk is full, or a share of it."""
+LONGEST = 500
+"""Characters of a line in the list of what was skipped."""
 log = logging.getLogger("dynamics")
 
 
@@ -29,10 +33,11 @@ class Faults:
 
     Args:
         strict: let every fault through, for tests.
+        listed: file in which each is a line, for whoever comes back when the warning is gone.
     """
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    def __init__(self, strict: bool, listed: Path | None = None) -> None:
+        self._strict, self._listed = strict, listed
         self.counts: Counter[str] = Counter()
 
     def skip(self, error: Exception, what: str) -> None:
@@ -45,6 +50,8 @@ class Faults:
             raise error
         kind = type(error).__name__
         self.counts[kind] += 1
+        if self._listed is not None:
+            _add(self._listed, f"{what}: {kind}: {error}")
         if self.counts[kind] == 1:
             goes_on = "training goes on, and recording when there is room" if _is_full(error) else "training goes on"
             self.warn(f"{what} skipped ({kind}: {error}); {goes_on}, {self.counts.total()} skipped so far")
@@ -61,6 +68,19 @@ class Faults:
             warnings.warn(message, RecorderWarning, stacklevel=4)
         except Exception:
             log.warning("%s", message)
+
+
+def _add(path: Path, line: str) -> None:
+    """Adds a line, where that can be: a full disk is what there may be to say."""
+    with suppress(OSError), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(shorten(line, LONGEST) + "\n")
+
+
+def skipped(path: Path) -> list[str]:
+    """The lines of such a file; none where nothing went wrong."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return []
 
 
 def _is_full(error: Exception) -> bool:

@@ -113,7 +113,7 @@ class Looks:
         if self._shared is not None:
             shown = self._shared.shown(model, self._probe, [site.name for site in self.sites], self._forward)
             if self._shared.share.rank > 0:
-                return self._write(self.sites, shown, facts)
+                return self._write(self.sites, shown, replace(facts, fingerprint=fingerprint(model)))
             self._follow(model, facts.step)
         weights = fingerprint(model)
         leaves = self._position.judged(facts.step, weights) == "leaves"

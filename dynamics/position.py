@@ -35,6 +35,7 @@ class Position:
     def _follow(self, timeline: Timeline, shared: int) -> None:
         self.timeline, self.shared = timeline, shared
         self._coming = sorted((step for step in self.steps() if step > shared), reverse=True)
+        self._next: float | None = None
 
     @property
     def _ahead(self) -> float | int:
@@ -62,7 +63,7 @@ class Position:
             known = [t for t in self._timelines if weights is not None and self._mark(t, step) == weights]
             timeline = (known or self._timelines)[-1]
             self._follow(timeline, max((s for s in self.steps(timeline) if s < step), default=-1))
-        self._looked, self._at = self.shared, step
+        self._looked, self._at, self._next = self.shared, step, None
 
     def _at_place(self, place: Place) -> bool:
         """Goes where a checkpoint says, unless it speaks of another run."""
@@ -85,11 +86,13 @@ class Position:
     def due(self, schedule: Schedule, step: int) -> bool:
         """Whether to look: a scheduled step or a recorded one was reached or passed."""
         self._at = step
-        return schedule.due(self._looked, step) or self._ahead <= step
+        if self._next is None:  # asked at every step of the training, and another one only after a look
+            self._next = min(schedule.first_after(self._looked), self._ahead)
+        return self._next <= step
 
     def judged(self, step: int, weights: Weights) -> Verdict:
         """What a look at a step is."""
-        self._looked = step
+        self._looked, self._next = step, None
         if self._ahead == step and self._same(step, weights):
             self.shared = self._coming.pop()
             return "repeats"

@@ -15,6 +15,7 @@ from dynamics.files.layout import RunDirectory
 from dynamics.files.snapshots import SnapshotRecord, all_snapshots
 
 Commit = Callable[[SnapshotRecord, Tensor], object]
+Weights = Callable[[SnapshotRecord], str | None]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class RecordedSite:
     """Branches and steps of which there was a snapshot at the start, with the fingerprint of the model."""
 
     @classmethod
-    def of(cls, name: str, reading: Reading, probe: Probe, run: RunDirectory) -> RecordedSite:
-        """A site as the model has just shown it.
+    def of(cls, name: str, reading: Reading, probe: Probe, run: RunDirectory, weights: Weights) -> RecordedSite:
+        """A site as the model has just shown it; ``weights`` says what a snapshot's fingerprint is on this rank.
 
         Raises:
             ValueError: if text or concepts do not fit the rows, or the run has snapshots that do not.
@@ -40,7 +41,7 @@ class RecordedSite:
         probe.rows(reading.positions)
         rows, d_in = reading.activations.shape
         records = all_snapshots(run, name)
-        recorded = {(record.branch, record.step): record.fingerprint for record in records}
+        recorded = {(record.branch, record.step): weights(record) for record in records}
         site = cls(name, rows, d_in, reading.positions, probe.rows_digest(reading.positions), recorded)
         for record in records:
             site.require_same(record, run.path)

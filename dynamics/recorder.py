@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
@@ -24,8 +24,8 @@ from dynamics.capture.sites import match_sites, site_modules, unwrapped
 from dynamics.faults import Faults, RecorderWarning, show_messages
 from dynamics.files.layout import BRANCH, RunDirectory
 from dynamics.files.probes import write_probe
-from dynamics.files.settings import only_recorder, write_recording, write_settings
-from dynamics.files.shards import clear_shards
+from dynamics.files.settings import only_recorder, require_settings, write_recording, write_settings
+from dynamics.files.shards import clear_shards, own_fingerprint
 from dynamics.files.snapshots import SnapshotRecord
 from dynamics.looks import Looks, Loss
 from dynamics.position import Place
@@ -98,7 +98,7 @@ class Recorder:
         self._directory = RunDirectory.create(run)
         self._patterns, self._forward, self._schedule, self._sae = sites, forward, schedule, sae
         self._work, self._ranks = work, ranks
-        self._faults = Faults(on_error == "raise")
+        self._faults = Faults(on_error == "raise", self._directory.skipped)
         self._looks: Looks | None = None
         self._engine: Engine | None = None
         self._shared: Shared | None = None
@@ -154,14 +154,16 @@ class Recorder:
             return
         if self._ranks == "all" and here.of > 1:
             self._shared = Shared(self._directory, here, self._schedule, is_sharded(model), self._faults)
-        if here.rank > 0:
-            self._looks = self._looking(self._seen(model))
-            return
         from dynamics.engines.engine import engine  # late: it brings the database's library, which importing need not
 
         made = engine(self._directory, self._work)
         if self._work == "inline" and here.of > 1:
             raise ValueError('work="inline" would keep the other training processes waiting; use "worker" or "later"')
+        if here.rank > 0:  # what is refused on the first is so on each, by itself: none waits for one that has ended
+            sites = self._seen(model)
+            require_settings(self._directory, self._sae)
+            self._looks = self._looking(sites)
+            return
         held = only_recorder(self._directory)
         try:
             self._looks = self._looking(self._settled(model))
@@ -179,7 +181,10 @@ class Recorder:
         with aside():
             names = match_sites(site_modules(model), self._patterns)
             readings = read_sites(model, self.probe, names, self._forward, share=self._share)
-            sites = [RecordedSite.of(name, reading, self.probe, self._directory) for name, reading in readings.items()]
+            weights = partial(own_fingerprint, share=self._share, spread=is_sharded(model))
+            sites = [
+                RecordedSite.of(name, read, self.probe, self._directory, weights) for name, read in readings.items()
+            ]
         for site in sites:
             self._sae.resolved(site.d_in)
         return sites
@@ -244,7 +249,7 @@ class Recorder:
         if not self._begun:
             self._begin(model, whole(step))
         try:
-            return self._look(model, step, SnapshotRecord(site="", step=0, probe="", samples=samples), loss, epoch)
+            return self._look(model, step, loss, epoch, samples)
         except Exception as error:
             self._faults.skip(error, f"snapshot at step {step}")
             return False
@@ -252,7 +257,7 @@ class Recorder:
     def _begin(self, model: nn.Module, step: int) -> None:
         """Raises ValueError where the run began with other weights: it is of another training."""
         self.prepare(model)
-        if self._looks is not None and self._engine is not None:
+        if self._looks is not None:
             try:
                 self._looks.begin(unwrapped(model), step, self._resumed)
             except ValueError:
@@ -260,13 +265,14 @@ class Recorder:
                 raise
         self._begun = True
 
-    def _look(self, model: nn.Module, step: Any, facts: SnapshotRecord, loss: Loss, epoch: float | int | None) -> bool:
+    def _look(self, model: nn.Module, step: Any, loss: Loss, epoch: float | int | None, samples: int | None) -> bool:
         number = whole(step)
         self._join()
         if self._looks is None or self._closed or not self._looks.due(model, number):
             return False
         with aside():
-            facts = replace(facts, step=number, epoch=None if epoch is None else float(epoch))
+            epochs = None if epoch is None else float(epoch)
+            facts = SnapshotRecord(site="", step=number, probe="", epoch=epochs, samples=samples)
             taken = self._looks.take(unwrapped(model), facts, loss)
             if taken:
                 self._join() if self._shared else self._hand_over()

@@ -86,7 +86,7 @@ class Shared:
     def write(self, record: SnapshotRecord, rows: Tensor) -> None:
         """Puts this rank's rows beside those of the others; to be joined on the first rank, which has the facts."""
         shard = Shard(self.share, record.probe, self._mark)
-        write_shard(self._run, record.site, record.step, shard, rows)
+        write_shard(self._run, record, shard, rows)
         self._waiting.append((record, shard))
 
     def join(self) -> bool:

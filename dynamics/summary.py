@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from dynamics.answers import counted, readable, visible
+from dynamics.faults import skipped
 from dynamics.pipeline.status import SiteStatus
 from dynamics.run import Run
 
@@ -93,6 +94,7 @@ def status_text(run: Run) -> str:
     parts = [
         readable(table) + legend,
         *_branch(run),
+        *_skipped(run),
         run.published(),
         *(text.rstrip() for text in _left_over(sites, str(run.path))),
     ]
@@ -107,6 +109,13 @@ def _branch(run: Run) -> list[str]:
     name, newest = list(branches.items())[-1]
     since = f"after step {newest.fork}" if newest.fork >= 0 else "from the start"
     return [f"timeline: branch {name}, which left {newest.parent} {since}; what it overtook is kept (view branches)"]
+
+
+def _skipped(run: Run) -> list[str]:
+    """One line where snapshots were not taken: the warnings of a training may be gone by then."""
+    path = run.directory.skipped
+    lines = skipped(path)
+    return [f"skipped while recording: {len(lines)}, all in {path}; the last: {visible(lines[-1])}"] if lines else []
 
 
 def _count(site: SiteStatus, arm: str) -> str:

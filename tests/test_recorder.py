@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import dynamics
 from dynamics.capture import Probe
 from dynamics.capture.share import Share
+from dynamics.faults import skipped
 from dynamics.files import (
     RunDirectory,
     load_activations,
@@ -27,6 +29,7 @@ from dynamics.recorder import Recorder, RecorderWarning
 from dynamics.requirements import require_words
 from dynamics.sae.config import SaeConfig
 from dynamics.schedule import at, every
+from dynamics.summary import status_text
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 
@@ -292,6 +295,21 @@ def test_faults_are_warned_about_once_per_kind_and_counted(tmp_path: Path) -> No
     assert [str(warning.message) for warning in caught] == [expected]
     assert recorder.skipped == {"RuntimeError": 3}
     assert steps(tmp_path) == [0, 8]
+    assert skipped(recorder.directory.skipped) == [
+        f"snapshot at step {step}: RuntimeError: out of memory" for step in (2, 4, 6)
+    ]
+    recorder.close()
+    said = status_text(dynamics.open(recorder.run))
+    assert f"skipped while recording: 3, all in {recorder.directory.skipped}; the last: snapshot at step 6" in said
+
+
+def test_a_list_of_faults_that_cannot_be_written_is_no_fault_of_the_training(tmp_path: Path) -> None:
+    recorder = recorder_of(tmp_path, on_error="warn")
+    recorder.prepare(model_of())
+    recorder.directory.skipped.mkdir()
+    with pytest.warns(RecorderWarning, match="snapshot at step 0 skipped"):
+        assert not recorder.step(nn.Linear(6, 5), 0)
+    assert recorder.skipped.total() == 1
 
 
 def test_warnings_as_errors_do_not_reach_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

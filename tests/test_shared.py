@@ -54,7 +54,7 @@ def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_t
 ) -> None:
     doors = ("ddp", "fsdp")
     names = [f"{door}{what}" for door in doors for what in ("", ", a rank that cannot write", ", resumed")]
-    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, a rank that is killed")
+    ranks = on_ranks(2, tmp_path, *names, "ddp, silent", "ddp, rank 1 is killed")
     assert [rank.returncode for rank in ranks] == [3, -9], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
     first, second = map(found_by, ranks)
     whole = {"unchanged": True, "alike": True, "sound": [], "left": [], "skipped": {}, "steps": [0, 2, 4, 6] * 2}
@@ -66,7 +66,7 @@ def test_two_ranks_record_together_what_one_would_train_as_before_and_miss_one_t
         assert first[f"{door}, resumed"] == {"steps": ["b0 0", "b0 2", "b1 4", "b3 6"], "skipped": {}}
     silence = {"said": {"first": [], "all": []}, "steps": {"first": [0, 2, 4, 6], "all": [0, 2, 4, 6]}}
     assert first["ddp, silent"] == second["ddp, silent"] == silence
-    assert first["ddp, a rank that is killed"]["skipped"] == {}
+    assert first["ddp, rank 1 is killed"]["skipped"] == {}
 
 
 def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_after_its_checkpoint(
@@ -75,7 +75,7 @@ def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_a
     """Its weights cannot be told to be the same, since each rank has another part; and one out of step ends it."""
     on_two, *_ = on_ranks(2, tmp_path, "fsdp, saved")
     on_one, *_ = on_ranks(1, tmp_path, "fsdp, moved", "fsdp, begun anew", "fsdp, saved")
-    again, other = on_ranks(2, tmp_path, "fsdp, moved", "fsdp, a rank that cannot show")
+    again, other = on_ranks(2, tmp_path, "fsdp, moved", "fsdp, begun anew", "fsdp, a rank that cannot show")
     goes_on = {
         "told": ["b0 0", "b0 2", "b0 4", "b1 6", "b1 8"],
         "untold": ["b0 0", "b0 2", "b1 4", "b1 6", "b1 8"],
@@ -85,11 +85,33 @@ def test_a_spread_model_that_is_resumed_on_another_number_of_ranks_is_a_branch_a
         assert found_by(saved)["fsdp, saved"] == {"place": ["b0", 4], "skipped": {}}
         assert found_by(moved)["fsdp, moved"] == goes_on
     said = "its model had other weights at step 0, or was spread over another number of processes; name a directory"
-    assert said in found_by(on_one)["fsdp, begun anew"]["said"]
+    for rank in (on_one, again, other):
+        assert said in found_by(rank)["fsdp, begun anew"]["said"]
 
     assert (again.returncode, other.returncode) == (1, 1), "a rank that falls out of step ends, nobody waits for it"
     said = "OutOfStepError: rank 1 could not show its share of the probe at step 2 (MemoryError: no memory)"
     assert said in other.stderr
+
+
+def test_what_the_first_rank_refuses_is_refused_by_each_so_that_none_waits_for_another(tmp_path: Path) -> None:
+    ranks = on_ranks(2, tmp_path, "ddp, refused", "fsdp, refused")
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
+    first, second = map(found_by, ranks)
+    assert first == second
+    spread = ", or was spread over another number of processes"
+    for door, more in (("ddp", ""), ("fsdp", spread)):
+        said = first[f"{door}, refused"]
+        assert f"holds another training: its model had other weights at step 0{more}; name" in said["weights"]
+        assert 'work="inline" would keep the other training processes waiting' in said["engine"]
+        assert "was recorded with another probe" in said["probe"]
+        assert "the run has other SAE settings: k is the default, given 3" in said["settings"]
+        assert "nothing" not in said
+
+
+def test_a_first_rank_that_is_killed_is_missed_in_training_alone(tmp_path: Path) -> None:
+    first, second = on_ranks(2, tmp_path, "ddp, rank 0 is killed")
+    assert [first.returncode, second.returncode] == [-9, 3], second.stderr[-3000:]
+    assert found_by(second)["ddp, rank 0 is killed"]["skipped"] == {}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
@@ -119,11 +141,11 @@ def test_a_snapshot_is_there_when_the_rows_of_every_rank_are(make_run: MakeRun) 
     run = make_run(1)
     record = SnapshotRecord(site="blocks.0", step=7, probe="p0", loss=0.5, fingerprint="w")
     upper, lower = torch.randn(2, 4), torch.randn(3, 4)
-    write_shard(run, "blocks.0", 7, shard_of(0), upper)
+    write_shard(run, record, shard_of(0), upper)
     assert not join_shards(run, record, shard_of(0))
-    write_shard(run, "blocks.0", 7, shard_of(1, "other weights"), lower)
+    write_shard(run, record, shard_of(1, "other weights"), lower)
     assert not join_shards(run, record, shard_of(0))
-    write_shard(run, "blocks.0", 7, shard_of(1), lower)
+    write_shard(run, record, shard_of(1), lower)
     assert join_shards(run, record, shard_of(0))
     [_, found] = snapshots(run, "blocks.0")
     assert (found.rows, found.d_in, found.dtype, found.loss) == (5, 4, "float32", 0.5)
@@ -138,9 +160,9 @@ def test_whatever_fails_while_rows_are_joined_they_are_joined_the_next_time(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     run, calls = make_run(0), iter(range(1, 100))
-    for rank in range(2):
-        write_shard(run, "blocks.0", 0, shard_of(rank), torch.full((2, 4), float(rank)))
     record = SnapshotRecord(site="blocks.0", step=0, probe="p0")
+    for rank in range(2):
+        write_shard(run, record, shard_of(rank), torch.full((2, 4), float(rank)))
 
     def failing(real: Any) -> Any:
         def fail(*given: Any, **named: Any) -> Any:
@@ -162,10 +184,10 @@ def test_whatever_fails_while_rows_are_joined_they_are_joined_the_next_time(
 
 
 def test_all_files_of_a_shared_snapshot_are_pruned(make_run: MakeRun) -> None:
-    run = make_run(0)
+    run, record = make_run(0), SnapshotRecord(site="blocks.0", step=0, probe="p0")
     for rank in range(2):
-        write_shard(run, "blocks.0", 0, shard_of(rank), torch.randn(2, 4))
-    assert join_shards(run, SnapshotRecord(site="blocks.0", step=0, probe="p0"), shard_of(0))
+        write_shard(run, record, shard_of(rank), torch.randn(2, 4))
+    assert join_shards(run, record, shard_of(0))
     prune(run)
     assert not list(run.path.rglob("activations*"))
     assert list(damages(run)) == []

@@ -15,6 +15,8 @@ from dynamics.pipeline.publishing import publish_if_due
 
 POLL = 0.1
 """Seconds between two looks while waiting for the end."""
+SHARE = 0.01
+"""Of the training's time, spent on looking for jobs at most: of a large run that takes a while."""
 
 
 @runtime_checkable
@@ -43,10 +45,15 @@ class ExecutorEngine:
     def __init__(self, run: RunDirectory, executor: Submits) -> None:
         self._run, self._executor = run, executor
         self._flying: dict[Job, Any] = {}
+        self._rests_until = 0.0
 
     def snapshots_written(self) -> None:
-        """Submits what has become possible, by new snapshots or by jobs that ended."""
-        self._submit(growing=True)
+        """Submits what has become possible, by new snapshots or by jobs that ended; in a large run not every time."""
+        started = time.monotonic()
+        if started >= self._rests_until:
+            self._submit(growing=True)
+            ended = time.monotonic()
+            self._rests_until = ended + (ended - started) / SHARE
 
     def close(self, *, wait: bool = False, progress: bool = True) -> str:
         """Leaves one last job that works everything off, or waits for each job, in parallel."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
@@ -13,6 +12,7 @@ import time
 import torch
 
 from dynamics.engines.inline import work_off
+from dynamics.engines.priority import leave_the_processor_to_training
 from dynamics.files.layout import RunDirectory
 from dynamics.files.settings import load_recording
 from dynamics.pipeline.plan import missing_jobs
@@ -20,10 +20,11 @@ from dynamics.pipeline.publishing import publish_if_due
 from dynamics.store.store import publish
 
 POLL = 0.5
-"""Seconds between two looks for new snapshots."""
+"""Seconds between two looks for new snapshots, at least."""
+SHARE = 0.05
+"""Of a processor, that looking for them takes at most: of a large run a look takes a while."""
 PAUSE = 10.0
 """Seconds before going on after the disk was full."""
-NICE = 10
 log = logging.getLogger("dynamics")
 
 
@@ -46,9 +47,9 @@ class Orders:
         """Training died without a word: stop after the job in hand."""
         return self._gone.is_set() and not self._closed.is_set()
 
-    def wait(self) -> None:
-        """Sleeps a little, less where an order comes."""
-        self._gone.wait(POLL)
+    def wait(self, looked: float) -> None:
+        """Sleeps a little, longer where a look took many seconds, less where an order comes."""
+        self._gone.wait(max(POLL, looked / SHARE))
 
     def _listen(self) -> None:
         for line in sys.stdin:
@@ -62,13 +63,12 @@ def follow(run: RunDirectory) -> None:
 
     Started from a terminal or a job script, without a pipe, the mark in the run directory says whether it is closed.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(NICE)
+    leave_the_processor_to_training(os.getpid())
     torch.set_num_threads(1)
     orders = Orders(run)
     unpublished = False
     while not orders.gone:
-        closed = orders.closed
+        closed, started = orders.closed, time.monotonic()
         if missing_jobs(run, growing=not closed):
             unpublished = True
             _work(run, orders)
@@ -76,7 +76,7 @@ def follow(run: RunDirectory) -> None:
             break
         else:
             unpublished = unpublished and not publish_if_due(run)
-            orders.wait()
+            orders.wait(time.monotonic() - started)
     publish(run)
 
 

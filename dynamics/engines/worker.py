@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dynamics.answers import counted
 from dynamics.engines.inline import work_off
+from dynamics.engines.priority import leave_the_processor_to_training
 from dynamics.files.layout import RunDirectory
 from dynamics.pipeline.plan import remaining
 
@@ -51,6 +52,7 @@ class WorkerEngine:
                 env={**os.environ, **one_thread()},
                 start_new_session=True,
             )
+        leave_the_processor_to_training(self._process.pid)  # at once: what it imports takes it seconds
 
     def snapshots_written(self) -> None:
         """Nothing to say to a worker that is alive: it looks for itself. One that died is started again."""

@@ -124,6 +124,11 @@ class RunDirectory:
         return self.path / "history.duckdb"
 
     @property
+    def skipped(self) -> Path:
+        """The list of what was not taken, with the reasons; not there where nothing went wrong."""
+        return self.path / "skipped.log"
+
+    @property
     def scalars(self) -> Path:
         """The numbers of each checkpoint, published with the database."""
         return self.path / "scalars.parquet"

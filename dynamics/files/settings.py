@@ -33,12 +33,16 @@ def write_settings(run: RunDirectory, config: SaeConfig) -> None:
         ValueError: if the run has others and SAEs that were trained with them, naming each difference.
     """
     with _held(run):
-        known = load_settings(run)
-        if known == config:
-            return
-        if known is None or not _trained(run):
+        require_settings(run, config)
+        if load_settings(run) != config:
             write_sealed(run.path / "settings.json", asdict(config))
-            return
+
+
+def require_settings(run: RunDirectory, config: SaeConfig) -> None:
+    """Raises ValueError where SAEs of a run were trained with other settings, naming each difference."""
+    known = load_settings(run)
+    if known in (None, config) or not _trained(run):
+        return
     old, new = asdict(known), asdict(config)
     differences = ", ".join(
         f"{name} is {_named(old[name])}, given {_named(new[name])}" for name in old if old[name] != new[name]

@@ -37,14 +37,14 @@ class Shard:
         return f"activations.{self.share.rank:05d}-of-{self.share.of:05d}.safetensors"
 
 
-def write_shard(run: RunDirectory, site: str, step: int, shard: Shard, rows: Float[Tensor, "rows d_in"]) -> None:
-    """Put this rank's rows beside those of the others."""
-    folder, data = run.shards(site, step), tensor_bytes({"activations": rows})
+def write_shard(run: RunDirectory, record: SnapshotRecord, shard: Shard, rows: Float[Tensor, "rows d_in"]) -> None:
+    """Put this rank's rows beside those of the others; of the record its site, step and fingerprint count."""
+    folder, data = run.shards(record.site, record.step), tensor_bytes({"activations": rows})
     make_folder(folder)
     write_bytes(folder / shard.name, data)
     facts = {"rows": len(rows), "d_in": rows.shape[1], "dtype": str(rows.dtype).removeprefix("torch.")}
-    digest = hashlib.sha256(data).hexdigest()
-    write_sealed(_facts_of(folder / shard.name), {**asdict(shard), **facts, "digest": digest})
+    facts |= {"digest": hashlib.sha256(data).hexdigest(), "weights": record.fingerprint}
+    write_sealed(_facts_of(folder / shard.name), {**asdict(shard), **facts})
 
 
 def _facts_of(path: Path) -> Path:
@@ -70,7 +70,8 @@ def _commit(source: Path, folder: Path, record: SnapshotRecord, shard: Shard) ->
     if len(facts) < len(shards):
         return False
     _gather(source, folder, [each.name for each in shards])
-    whole = replace(record, dtype=facts[0]["dtype"], rows=sum(each["rows"] for each in facts), d_in=facts[0]["d_in"])
+    rows, parts = sum(each["rows"] for each in facts), tuple(each["weights"] for each in facts)
+    whole = replace(record, dtype=facts[0]["dtype"], rows=rows, d_in=facts[0]["d_in"], parts=parts)
     digests = {each.name: known["digest"] for each, known in zip(shards, facts, strict=True)}
     seal(folder, snapshot_facts(whole), digests)
     return True
@@ -91,6 +92,19 @@ def _facts(folder: Path, shard: Shard) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return facts if (facts.get("probe"), facts.get("mark")) == (shard.probe, shard.mark) else None
+
+
+def own_fingerprint(record: SnapshotRecord, share: Share, *, spread: bool) -> str | None:
+    """That of what this rank had of the weights, for it alone to tell whether it has the same now.
+
+    Args:
+        record: of a snapshot that may have been taken by another number of ranks.
+        share: which rank this is, of how many.
+        spread: each rank has another part of the weights; parts of another number of ranks are never the same.
+    """
+    if len(record.parts) == share.of:
+        return record.parts[share.rank]
+    return "" if spread and record.fingerprint is not None else record.fingerprint
 
 
 def remove_shards(run: RunDirectory, site: str, step: int) -> None:

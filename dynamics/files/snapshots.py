@@ -39,6 +39,8 @@ class SnapshotRecord:
     loss: float | None = None
     fingerprint: str | None = None
     """Digest of the model's weights; None for a snapshot made elsewhere."""
+    parts: tuple[str | None, ...] = ()
+    """The same of what each rank had of them, where all showed the probe."""
     dtype: str = ""
     """``float32``, ``float16`` or ``bfloat16``; this and the next three are filled in by ``write_snapshot``."""
     rows: int = 0
@@ -78,7 +80,8 @@ def write_snapshot(
 
 def snapshot_facts(record: SnapshotRecord) -> dict[str, Any]:
     """What the commit record of a snapshot says."""
-    return {name: value for name, value in asdict(record).items() if name not in ("path", "pruned")}
+    said = {name: value for name, value in asdict(record).items() if name not in ("path", "pruned")}
+    return said if record.parts else {name: value for name, value in said.items() if name != "parts"}
 
 
 def _same(folder: Path, record: SnapshotRecord, data: bytes) -> SnapshotRecord:
@@ -135,7 +138,8 @@ def _read(run: RunDirectory, folder: Path) -> SnapshotRecord:
 def _record(committed: dict[str, Any], path: str) -> SnapshotRecord:
     known = {field.name for field in fields(SnapshotRecord)}
     try:
-        return SnapshotRecord(**{**{name: value for name, value in committed.items() if name in known}, "path": path})
+        facts = {name: value for name, value in committed.items() if name in known}
+        return SnapshotRecord(**{**facts, "parts": tuple(facts.get("parts", ())), "path": path})
     except TypeError:
         raise DamagedError(f"the commit record of {path} is damaged: it names no site, step or probe") from None
 

@@ -1,11 +1,11 @@
 """What recording costs: the time of a look and of a step without one, and memory over thousands of snapshots.
 
-    python -m studies.benchmarks.recording [--batch 32] [--snapshots 10000]
+    python -m studies.benchmarks.recording [--batch 32] [--windows 256] [--snapshots 10000]
 
-One process and one thread. The model, the batches and the probe (256 windows) are those of the demo; a look shows the
-probe, and writes and flushes the snapshot files. What cannot be saved is the forward pass over the probe, which is
-timed beside it, in turn. The share is that of 40 looks in 10,000 steps. Then what a look at the published numbers costs
-a training with loggers, for 100 checkpoints of 4 sites.
+One process and one thread. The model, the batches and the probe are those of the demo; a look shows the probe, and
+writes and flushes the snapshot files. What cannot be saved is the forward pass over the probe, which is timed beside
+it, in turn. The share is that of 40 looks in 10,000 steps. Then what a look at the published numbers costs a training
+with loggers, for 100 checkpoints of 4 sites.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ def main() -> None:
     """Prints seconds, the share, and megabytes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=FULL.batch, help="windows of a training step")
+    parser.add_argument("--windows", type=int, default=FULL.windows, help="windows of the probe")
     parser.add_argument("--snapshots", type=int, default=10_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        _time(Path(folder), options.batch)
+        _time(Path(folder), options.batch, options.windows)
         _scalars(Path(folder))
         _memory(Path(folder), options.snapshots)
 
 
-def _time(folder: Path, batch: int) -> None:
+def _time(folder: Path, batch: int, n_windows: int) -> None:
     corpus = read_corpus()
-    windows = probe_windows(corpus, FULL.windows, LENGTH)
+    windows = probe_windows(corpus, n_windows, LENGTH)
     torch.manual_seed(0)
     model = CharacterModel(length=LENGTH)
     model.log = lambda *given, **named: None  # type: ignore[assignment]

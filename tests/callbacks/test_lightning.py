@@ -1,3 +1,5 @@
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 pl = pytest.importorskip("lightning.pytorch")
+from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
+
 from dynamics.callbacks.lightning import FeatureTracker  # noqa: E402
 from dynamics.files import RunDirectory, load_recording, snapshots  # noqa: E402
 from dynamics.recorder import RecorderWarning  # noqa: E402
@@ -225,6 +229,31 @@ def test_a_training_that_is_interrupted_keeps_its_snapshots_and_goes_on(tmp_path
         trainer.fit(Module())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     trainer_of(tmp_path, tracker_of(tmp_path)).fit(Module(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
+
+
+def test_a_training_that_is_told_to_end_keeps_its_snapshots_and_the_users_checkpoint_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(pl.Callback):  # type: ignore[misc,name-defined]
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    ended: list[str] = []
+    monkeypatch.setattr("dynamics.engines.engine.LaterEngine.abandon", lambda _: ended.append("abandon") or "")
+    saved = pl.callbacks.ModelCheckpoint(tmp_path, filename="told", save_on_exception=True)
+    trainer = trainer_of(tmp_path, tracker_of(tmp_path), saved, Told(), enable_checkpointing=True)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the command line, in another test, may have set one
+    try:
+        with pytest.raises(SIGTERMException):
+            trainer.fit(Module())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == ["abandon"]
+    assert load_recording(RunDirectory.open(tmp_path / "run")) is True
+    [checkpoint] = tmp_path.glob("*.ckpt")
+    trainer_of(tmp_path, tracker_of(tmp_path)).fit(Module(), ckpt_path=checkpoint, weights_only=True)
     assert [record.step for record in records(tmp_path)] == [0, 3, 6, 9]
 
 

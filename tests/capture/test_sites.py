@@ -57,6 +57,17 @@ def test_a_misspelt_site_is_answered_with_the_nearest_name(typo: str, meant: str
         match_sites(NAMES, typo)
 
 
+def test_a_letter_that_is_missing_from_a_name_is_nearly_always_found() -> None:
+    names = [f"blocks.{block}.{part}" for block in range(12) for part in ("attn.qkv", "attn.out", "mlp.up", "mlp.down")]
+    typos = [(name[:i] + name[i + 1 :], name) for name in names for i, letter in enumerate(name) if letter.isalpha()]
+    found = 0
+    for typo, meant in typos:
+        with pytest.raises(ValueError, match="no module matches") as refused:
+            match_sites(names, typo)
+        found += f"did you mean {meant!r}" in str(refused.value)
+    assert found >= 0.95 * len(typos)
+
+
 def test_one_good_pattern_does_not_hide_a_bad_one() -> None:
     with pytest.raises(ValueError, match=r"no module matches site 'nothing'.*The model has: embed, blocks"):
         match_sites(NAMES, ["embed", "nothing"])

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,26 @@ def test_an_executor_does_every_job_once(make_run: MakeRun) -> None:
     assert len({str(args) for args in submitted}) == len(submitted)
 
 
+def test_looking_for_jobs_takes_an_executor_a_hundredth_of_the_training_at_most(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [0.0], []
+
+    def look(run: RunDirectory, *, growing: bool) -> list[Job]:
+        looks.append(now[0])
+        now[0] += 2.0
+        return []
+
+    monkeypatch.setattr("dynamics.engines.executor.missing_jobs", look)
+    monkeypatch.setattr("dynamics.engines.executor.time.monotonic", lambda: now[0])
+    with ThreadPoolExecutor(1) as executor:
+        chosen = engine(make_run(0), executor)
+        for seconds in (0, 50, 201, 203, 300, 410):
+            now[0] = seconds
+            chosen.snapshots_written()
+    assert looks == [0, 203, 410]
+
+
 @pytest.mark.usefixtures("quick_arms")
 def test_an_executor_goes_on_after_closing(make_run: MakeRun) -> None:
     run = make_run(3)
@@ -106,8 +127,10 @@ def test_a_worker_in_its_own_session_with_low_priority_follows_training_drains_a
     worker.snapshots_written()
     assert worker.pid is not None
     assert os.getsid(worker.pid) == worker.pid
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == 10
     until(lambda: chain(run) == [0])
-    assert os.getpriority(os.PRIO_PROCESS, worker.pid) >= 10
+    if (session := Path(f"/proc/{worker.pid}/autogroup")).exists():
+        assert session.read_text().endswith("nice 10\n")
     add_snapshot(run, SITE, 10)
     worker.snapshots_written()
     until(lambda: chain(run) == [0, 10])

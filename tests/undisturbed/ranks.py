@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,14 +28,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from dynamics.files import RunDirectory, load_activations, snapshots
+from dynamics.capture import Probe
+from dynamics.files import RunDirectory, SnapshotRecord, load_activations, snapshots
 from dynamics.maintenance import check
 from dynamics.recorder import Recorder
+from dynamics.sae.config import SaeConfig
 from dynamics.schedule import every
 
 STEPS = 6
 SITES = ["1", "3"]
-KILLED = "ddp, a rank that is killed"
+KILLED = "ddp, rank {} is killed"
 TALK = tuple(
     f"{how}{what}"
     for what in (
@@ -76,10 +79,8 @@ def spread() -> nn.Module:
 
 
 def recorder_of(folder: Path, **settings: Any) -> Recorder:
-    from dynamics.capture import Probe
-
-    probe = Probe.freeze(PROBE, batch_size=2)
-    return Recorder(folder, SITES, probe, schedule=every(2), **{"work": "later", "ranks": "all", **settings})
+    known = {"probe": Probe.freeze(PROBE, batch_size=2), "schedule": every(2), "work": "later", "ranks": "all"}
+    return Recorder(folder, SITES, **{**known, **settings})
 
 
 def train(
@@ -149,10 +150,10 @@ def failing(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
 
     real = module.write_shard
 
-    def write(run: Any, site: str, step: int, *given: Any) -> None:
-        if step == 2 and dist.get_rank() == 1:
+    def write(run: Any, record: SnapshotRecord, *given: Any) -> None:
+        if record.step == 2 and dist.get_rank() == 1:
             raise OSError(28, "No space left on device")
-        real(run, site, step, *given)
+        real(run, record, *given)
 
     alone, recorder = train(made, None), recorder_of(folder / "run")
     with mock.patch.object(module, "write_shard", write), mock.patch.object(module, "PATIENCE", 0.5):
@@ -225,10 +226,34 @@ def moved(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
 def begun_anew(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     """What is said where a directory holds the same training on another number of ranks."""
     try:
-        recorder_of(folder.parent / "run on 2").step(fill(made(), 0), 0)
+        recorder_of(folder.parent / f"run on {3 - dist.get_world_size()}").step(fill(made(), 0), 0)
     except ValueError as error:
         return {"said": str(error)}
     return {}
+
+
+def refused(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
+    """Every rank refuses by itself what the first does, before a rank could wait for one that has ended."""
+    recorder = recorder_of(folder)
+    recorder.step(fill(made(), 0.1), 0)
+    recorder.close()
+    dist.barrier()
+    said = {}
+    for name, value, settings in (
+        ("weights", 0.2, {}),
+        ("engine", 0.1, {"work": "inline"}),
+        ("probe", 0.1, {"probe": Probe.freeze(PROBE + 1, batch_size=2)}),
+        ("settings", 0.1, {"sae": SaeConfig(k=3)}),
+        ("nothing", 0.1, {}),
+    ):
+        again = recorder_of(folder, **settings)
+        with mock.patch("dynamics.files.settings._trained", return_value=True):
+            try:
+                again.step(fill(made(), value), 0)
+            except ValueError as error:
+                said[name] = str(error).removeprefix(str(folder))
+        again.close()
+    return said
 
 
 class Listened:
@@ -267,15 +292,15 @@ def silent(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
     return {"said": said, "steps": steps}
 
 
-def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
-    """The second rank is killed while it writes: its peer ends where training itself misses it."""
+def killed(made: Callable[[], nn.Module], folder: Path, rank: int) -> dict[str, Any]:
+    """A rank is killed while it writes: its peer ends where training itself misses it."""
 
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     recorder = recorder_of(folder / "run")
     recorder.prepare(model := made())
-    if dist.get_rank() == 1:
+    if dist.get_rank() == rank:
         with mock.patch("dynamics.shared.write_shard", die):
             recorder.step(model, 0)
     recorder.step(model, 0)
@@ -283,7 +308,9 @@ def killed(made: Callable[[], nn.Module], folder: Path) -> dict[str, Any]:
         model(torch.randn(4, 8)).square().mean().backward()
     except RuntimeError as error:
         recorder.close(drain=False)
-        print(json.dumps({KILLED: {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True)
+        print(
+            json.dumps({KILLED.format(rank): {"training": str(error), "skipped": dict(recorder.skipped)}}), flush=True
+        )
         os._exit(3)
     return {}
 
@@ -307,12 +334,14 @@ SCENARIOS = {
     "ddp, a rank that cannot write": (failing, whole),
     "fsdp, a rank that cannot write": (failing, spread),
     "ddp, silent": (silent, whole),
-    KILLED: (killed, whole),
+    **{KILLED.format(rank): (partial(killed, rank=rank), whole) for rank in range(2)},
     "ddp, resumed": (resumed, whole),
     "fsdp, resumed": (resumed, spread),
     "fsdp, saved": (saved, spread),
     "fsdp, moved": (moved, spread),
     "fsdp, begun anew": (begun_anew, spread),
+    "ddp, refused": (refused, whole),
+    "fsdp, refused": (refused, spread),
     "fsdp, a rank that cannot show": (out_of_step, spread),
 }
 
