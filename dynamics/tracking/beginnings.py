@@ -29,7 +29,8 @@ class Beginnings:
     """Presence from the step on less presence before it, in units of what the estimate can tell; 0 where half of the
     feature was there before."""
     date: Int[np.ndarray, " live"]
-    """Place of the first checkpoint that carries the feature: half of it and more, where it grows."""
+    """Place of the first checkpoint that carries the feature: half of it and more, where it grows, which may be after
+    its first sight."""
     before: Float[np.ndarray, " live"]
     after: Float[np.ndarray, " live"]
 

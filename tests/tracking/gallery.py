@@ -14,6 +14,7 @@ checkpoint, with fresh noise alone.
 | ``late_birth`` | the same, but the dictionary sees it from step 400 on | birth 300 |
 | ``dense_birth`` | feature 0 begins at step 300 and fires on a third of the rows | birth 300 |
 | ``growth`` | feature 0 grows over steps 200, 300 and 400, and the dictionary sees it from 400 on | birth 300 |
+| ``seedling`` | it grows over steps 200 and 300, and the dictionary sees it from 200 on, small as it is | birth 300 |
 | ``death`` | feature 0 is gone from step 400 on | death 400 |
 | ``gap`` | feature 0 is away at steps 300 and 400 | dormancy 300 |
 | ``crowded_gap`` | the same, on rows where other features are too, for which feature 0 left no room | dormancy 300 |
@@ -243,6 +244,13 @@ def _growth() -> Case:
     return Case("growth", history("growth", w), (("birth", 300),))
 
 
+def _seedling() -> Case:
+    w = world(1)
+    w.amplitude[:, 0] *= [0, 0, 0.3, 1, 1, 1, 1]
+    w.seen[: AT - 1, 0] = 0
+    return Case("seedling", history("seedling", w), (("birth", 300),))
+
+
 def _death() -> Case:
     w = world(1)
     w.amplitude[AT + 1 :, 0] = 0
@@ -389,6 +397,7 @@ MADE: dict[str, Callable[[], Case]] = {
     "late_birth": _late_birth,
     "dense_birth": _dense_birth,
     "growth": _growth,
+    "seedling": _seedling,
     "death": _death,
     "gap": _gap,
     "crowded_gap": _crowded_gap,

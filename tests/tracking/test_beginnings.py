@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynamics.tracking.beginnings import Beginnings, beginnings
+from dynamics.tracking.beginnings import SEEN, Beginnings, beginnings
 from dynamics.tracking.timeline import Timeline
 from tests.tracking import gallery
 
@@ -26,7 +26,14 @@ def real_score() -> float:
 
 @pytest.mark.parametrize(
     ("name", "latent", "first_seen", "date"),
-    [("birth", 0, 3, 3), ("late_birth", 0, 4, 3), ("growth", 0, 4, 3), ("transient", 0, 2, 2), ("bud", 1, 3, 3)],
+    [
+        ("birth", 0, 3, 3),
+        ("late_birth", 0, 4, 3),
+        ("growth", 0, 4, 3),
+        ("seedling", 0, 2, 3),
+        ("transient", 0, 2, 2),
+        ("bud", 1, 3, 3),
+    ],
 )
 def test_a_feature_begins_where_the_model_begins_to_carry_it(
     name: str, latent: int, first_seen: int, date: int
@@ -90,12 +97,12 @@ def test_a_latent_that_fits_noise_at_two_checkpoints_is_no_beginning() -> None:
 
 
 @pytest.mark.parametrize("name", gallery.NAMES)
-def test_scores_are_numbers_and_dates_are_places_before(name: str) -> None:
+def test_scores_are_numbers_and_dates_are_places_nearby(name: str) -> None:
     t = timeline(name)
     for reading in (t, t.flipped()):
         for index in range(1, len(reading)):
             found = beginnings(reading, index)
             assert len(found.score) == len(reading.track_of(index))
             assert np.isfinite([found.score, found.before, found.after]).all()
-            assert np.all((found.date >= 0) & (found.date <= index))
+            assert np.all((found.date >= 0) & (found.date <= min(index + SEEN, len(reading) - 1)))
             assert np.all(found.score >= 0)
