@@ -13,9 +13,20 @@ from dynamics.files.commits import DamagedError
 
 
 def tensor_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """The safetensors file that holds ``tensors``; the same bytes for the same tensors."""
+    """The safetensors file that holds ``tensors``; the same bytes for the same tensors and metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return bytes(safetensors.torch.save(plain, metadata))
+    return _ordered(bytes(safetensors.torch.save(plain, metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with its metadata in order: the library writes them in another one each time."""
+    header = tensor_header(data)
+    if "__metadata__" not in header:
+        return data
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
 
 
 def parse_tensors(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
