@@ -9,8 +9,8 @@ TAIL = 20
 """Largest null scores that a tail is fitted to."""
 FEWEST = 5
 """With fewer scores above 0 there is no tail of their own."""
-UNSEEN = (1.0,) * FEWEST
-"""Null scores that count as seen among kindred ones, in the unit of the scores: a null that claims nothing has a tail
+UNSEEN = (1.0,)
+"""A null score that counts as seen among kindred ones, in the unit of the scores: a null that claims nothing has a tail
 too, a heavy one. Across planted worlds and trainings the claims of a null are 0.02 to 1.8 high on average."""
 NEVER_BELOW = 0.02
 """How far below one over the number of null candidates a fitted tail may go: an extrapolation of 50 times, no more."""
@@ -31,7 +31,7 @@ def p_values(observed: Scores, null: Float[np.ndarray, " m"], kindred: Float[np.
         null: what the null candidates of the same kind score; 0 where the detector would claim nothing.
         kindred: null scores of other kinds in the same unit. Where too few of ``null`` are above 0 for a tail of their
             own, how often they are is counted among them, and how high they reach is taken from all of these.
-            ``UNSEEN`` are added to either, and decide where there are hardly any.
+            ``UNSEEN`` is added to either, and decides where there are hardly any.
     """
     null = null[np.isfinite(null)]
     n = len(null)

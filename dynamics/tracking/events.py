@@ -27,7 +27,7 @@ ALIKE = 0.9
 """Share of the best score of a parent's families from which another says the same."""
 BUD = 0.6
 """Share of a newborn's rows on which a feature fires that it budded in."""
-TOLD = {"birth": 1.5, "death": 1.5, "split": 1.0, "merge": 1.0, "rotation": 1.0, "drift": 1.0}
+TOLD = {"birth": 1.5, "death": 1.5, "split": 1.25, "merge": 1.25, "rotation": 1.0, "drift": 1.0}
 """Scores are in units of what the estimates cannot tell: below this nothing is told. Births and deaths have to stand
 out further: a latent that changes hands, or sees half a split, is the birth of nothing."""
 WEAK = "too faint to be told"
@@ -101,13 +101,28 @@ class Calibration:
 def division_events(kind: str, timeline: Timeline, found: list[Family]) -> list[Event]:
     """One candidate for each parent's track: its best family with a child that begins in between.
 
-    Of those that say nearly the same the one whose checkpoints are nearest to each other.
+    Of those that say nearly the same the one whose checkpoints are nearest to each other; and of parents that are
+    given the same parts the nearest.
     """
     of: dict[int, list[Family]] = {}
     for family in found:
         if newcomer(timeline, family) is not None:
             of.setdefault(int(timeline.track_of(family.former)[family.division.parent]), []).append(family)
-    return [_division_event(kind, timeline, _clearest(families)) for families in of.values()]
+    clearest = [_clearest(families) for families in of.values()]
+    nearest = {_parts(timeline, family): family for family in sorted(clearest, key=_nearness)}
+    return [
+        _division_event(kind, timeline, family, nearest=family is nearest[_parts(timeline, family)])
+        for family in clearest
+    ]
+
+
+def _nearness(family: Family) -> tuple[bool, float]:
+    return _division_reason(family.division) is None, family.division.kinship * family.division.coverage
+
+
+def _parts(timeline: Timeline, family: Family) -> frozenset[int]:
+    """Tracks of the two surest children: they part once, whoever's children they are taken for."""
+    return frozenset(timeline.track_of(family.latter)[list(family.division.children[:2])].tolist())
 
 
 def _clearest(families: list[Family]) -> Family:
@@ -116,7 +131,7 @@ def _clearest(families: list[Family]) -> Family:
     return min(alike, key=lambda family: (family.latter - family.former, -family.division.score))
 
 
-def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:
+def _division_event(kind: str, timeline: Timeline, family: Family, *, nearest: bool) -> Event:
     d = family.division
     parent = (_whole_parent(timeline, family),)
     children = tuple((timeline.place(family.latter), c) for c in d.children)
@@ -128,7 +143,8 @@ def _division_event(kind: str, timeline: Timeline, family: Family) -> Event:
         "coverage": d.coverage,
         "overlap": d.overlap,
     }
-    return Event(kind, _date(timeline, d.date), before, after, d.score, evidence, _division_reason(d))
+    reason = _division_reason(d) or (None if nearest else "its parts are nearer to another")
+    return Event(kind, _date(timeline, d.date), before, after, d.score, evidence, reason)
 
 
 def _whole_parent(timeline: Timeline, family: Family) -> Place:

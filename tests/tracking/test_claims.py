@@ -7,6 +7,7 @@ import pytest
 
 from dynamics.tracking.beginnings import Beginnings, beginnings
 from dynamics.tracking.claims import Family, families, newcomer
+from dynamics.tracking.events import division_events
 from dynamics.tracking.timeline import Timeline
 from tests.tracking import gallery
 
@@ -49,3 +50,13 @@ def test_what_a_birth_tells_better_is_no_division() -> None:
     score = max(f.division.score for f in families(t, found(t)))
     assert max(f.division.score for f in families(t, found(t, score - 0.1))) == score
     assert families(t, found(t, score + 0.1)) == []
+
+
+def test_two_parts_are_told_of_the_nearer_of_two_parents() -> None:
+    t = timeline("split")
+    family = best(t, former=2, latter=3)
+    parent = family.division.parent
+    far = replace(family.division, parent=parent + 1, kinship=family.division.kinship - 0.1)
+    for families_ in ([family, replace(family, division=far)], [replace(family, division=far), family]):
+        events = {event.parents[0][1]: event.reason for event in division_events("split", t, families_)}
+        assert events == {parent: None, parent + 1: "its parts are nearer to another"}
