@@ -9,7 +9,7 @@ TAIL = 20
 """Largest null scores that a tail is fitted to."""
 FEWEST = 5
 """With fewer scores above 0 there is no tail of their own."""
-UNSEEN = (1.0,)
+UNSEEN = 1.0
 """A null score that counts as seen among kindred ones, in the unit of the scores: a null that claims nothing has a tail
 too, a heavy one. Across planted worlds and trainings the claims of a null are 0.02 to 1.8 high on average."""
 NEVER_BELOW = 0.02
@@ -57,7 +57,8 @@ def _counted(observed: Scores, null: Float[np.ndarray, " m"]) -> Scores:
 def _survival(observed: Scores, scores: Float[np.ndarray, " m"]) -> Scores:
     """Chance that one more of ``scores`` is at least as high: counted, and by the tail of the largest beyond them."""
     ascending = np.sort(scores)
-    largest, threshold = ascending[-TAIL:], ascending[-TAIL - 1] if len(scores) > TAIL else 0.0
+    largest = ascending[-TAIL:]
+    threshold = ascending[-TAIL - 1] if len(scores) > TAIL else 0.0
     total, n = (largest - threshold).sum(), len(largest)
     counted = _counted(observed, scores)
     if total <= 0:

@@ -64,7 +64,7 @@ def divisions(timeline: Timeline, former: int, latter: int) -> list[Division]:
     partings = _partings(timeline, latter, kin, np.concatenate(pairs))
     ends = accumulate(len(of) for of in pairs)
     found = [
-        _best_division(timeline, kin, of, partings.between(end - len(of), end), (former, latter))
+        _best_division(timeline, kin, of, partings.at(slice(end - len(of), end)), (former, latter))
         for of, end in zip(pairs, ends, strict=True)
     ]
     return [replace(d, coverage=min(1.0, d.coverage / max(usual_coverage, 1e-9))) for d in found]
@@ -89,9 +89,9 @@ class _Partings:
     before: Float[np.ndarray, " pairs"]
     after: Float[np.ndarray, " pairs"]
 
-    def between(self, start: int, stop: int) -> _Partings:
-        """Some of the pairs."""
-        return _Partings(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+    def at(self, pairs: slice) -> _Partings:
+        """Those of some of the pairs."""
+        return _Partings(*(getattr(self, f.name)[pairs] for f in fields(self)))
 
 
 def _partings(timeline: Timeline, index: int, kin: Kin, pairs: Int[np.ndarray, "pairs 2"]) -> _Partings:
