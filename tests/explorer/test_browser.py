@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.charts.synthetic import HOSTILE, SITES, publish, synthetic_run
 from tests.explorer.conftest import Server, Tab, explorer_of, hostile_folder
 
 SITE = SITES[0]
-WAIT = 30_000
+WAIT = 60_000
 """Milliseconds: for what hangs; a busy machine is not to fail."""
 LOOK = 100
 """Milliseconds between looks at a drawing."""
@@ -36,8 +37,8 @@ FIND = """(canvas, wanted) => {
 def opened(tab: Tab, server: Server, site: str = SITE) -> Any:
     tab.page.set_default_timeout(WAIT)
     tab.page.goto(server.address)
-    tab.page.locator("marimo-dropdown select").select_option(label=site)
-    tab.page.get_by_role("heading", name=f" of {site}").wait_for()
+    sites = tab.page.locator("marimo-dropdown select")
+    lead(lambda: sites.select_option(label=site), tab.page.get_by_role("heading", name=f" of {site}"))
     tab.page.wait_for_selector("[data-context]")
     return tab.page
 
@@ -68,11 +69,13 @@ def events_table(page: Any) -> Any:
     return page.locator("marimo-table").nth(0)
 
 
+def enter(page: Any, kind: str, text: str) -> None:
+    page.locator(f"marimo-{kind} input").fill(text)
+    page.locator(f"marimo-{kind} input").press("Enter")
+
+
 def go_to(page: Any, track: int) -> None:
-    box = page.locator("marimo-number input")
-    box.fill(str(track))
-    box.press("Enter")
-    shows(page, track)
+    lead(lambda: enter(page, "number", str(track)), about(page, track))
     page.get_by_text(f"latent {track}, fires").first.wait_for()
 
 
@@ -96,11 +99,13 @@ def test_a_click_on_events_leads_to_a_feature_and_what_it_fires_on(tab: Tab, exp
     page.get_by_text(f"latent {track}, fires").first.wait_for()
     page.locator("[data-context] mark[style]").nth(2).wait_for()
     lived = run.sql(f"select step from feature_history where site = '{SITE}' and track = {track} order by step", "rows")
-    slider = page.get_by_role("slider").nth(2)  # after the two ends of the window
-    slider.focus()
-    slider.press("Home")
-    slider.press("ArrowRight")
-    page.locator(f"b:text-is('step {lived[1][0]:,}')").wait_for()
+
+    def to_the_second() -> None:
+        slider = page.get_by_role("slider").nth(2)  # after the two ends of the window
+        for key in ("Home", "ArrowRight"):
+            slider.press(key)
+
+    lead(to_the_second, page.locator(f"b:text-is('step {lived[1][0]:,}')"))
 
 
 def test_a_click_on_a_relative_goes_there(tab: Tab, explorer: Server) -> None:
@@ -128,22 +133,13 @@ def test_a_click_on_a_neighbour_goes_there(tab: Tab, explorer: Server) -> None:
 
 def test_features_are_found_by_what_they_fire_on(tab: Tab, explorer: Server) -> None:
     page = opened(tab, explorer)
-    seek(page, "no such text")
-    page.get_by_text("No feature fires on no such text in half").wait_for()
-    seek(page, HOSTILE[0])
-    page.get_by_text("features fire on it").wait_for()
+    for text, told in [("no such text", "fires on no such text in half"), (HOSTILE[0], "features fire on it")]:
+        lead(partial(enter, page, "text", text), page.get_by_text(told))
     row = page.locator("marimo-table").nth(1).locator("tbody tr").first
     track = int(row.locator("td").nth(1).inner_text())
     lead(row.get_by_role("checkbox").click, about(page, track))
-    page.locator("marimo-number input").fill("99999")
-    page.locator("marimo-number input").press("Enter")
-    page.get_by_text("There is no track 99999 at this site.").first.wait_for()
+    lead(lambda: enter(page, "number", "99999"), page.get_by_text("There is no track 99999 at this site."))
     shows(page, track)
-
-
-def seek(page: Any, text: str) -> None:
-    page.locator("marimo-text input").fill(text)
-    page.locator("marimo-text input").press("Enter")
 
 
 def test_addresses_in_tokens_are_no_links_and_not_asked_for(tab: Tab, tmp_path: Path) -> None:
@@ -165,28 +161,28 @@ select to_step, children[1] from events where site = '{}' and kind = 'birth' ord
 """
 
 
-def ask(page: Any, sql: str) -> None:
-    page.locator("marimo-text-area textarea").fill(sql)
-    page.get_by_role("button", name="Ask").click()
+def ask(page: Any, sql: str, answer: Any) -> None:
+    def press() -> None:
+        page.locator("marimo-text-area textarea").fill(sql)
+        page.get_by_role("button", name="Ask").click()
+
+    lead(press, answer)
 
 
 def test_sql_answers_and_hostile_sql_is_refused(tab: Tab, explorer: Server) -> None:
     page = opened(tab, explorer)
-    ask(page, "select count(*) as n, min(text) as text from contexts")
-    page.locator("[data-answer]").wait_for()
-    ask(page, "select text from contexts group by text order by text")
-    page.locator("td").get_by_text(HOSTILE[0], exact=True).wait_for()
-    ask(page, "select * from read_text('/etc/passwd')")
-    page.locator("[data-refused]", has_text="disabled by configuration").wait_for()
-    ask(page, "select 1; drop table events")
-    page.locator("[data-refused]", has_text="only a single SELECT").wait_for()
+    ask(page, "select count(*) as n, min(text) as text from contexts", page.locator("[data-answer]"))
+    texts = page.locator("td").get_by_text(HOSTILE[0], exact=True)
+    ask(page, "select text from contexts group by text order by text", texts)
+    refused = partial(page.locator, "[data-refused]")
+    ask(page, "select * from read_text('/etc/passwd')", refused(has_text="disabled by configuration"))
+    ask(page, "select 1; drop table events", refused(has_text="only a single SELECT"))
 
 
 def test_hostile_names_and_text_are_shown_and_do_nothing(tab: Tab, explorer: Server) -> None:
     page = opened(tab, explorer, HOSTILE[0])
     page.get_by_text("⟨ESC⟩").first.wait_for()
-    page.get_by_text("How the population flows", exact=True).click()
-    page.locator("canvas").nth(3).wait_for()
+    lead(page.get_by_text("How the population flows", exact=True).click, page.locator("canvas").nth(3))
     assert page.locator("img[src=x], svg[onload]").count() == 0
 
 
