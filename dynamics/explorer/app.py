@@ -6,7 +6,6 @@ app = marimo.App(width="medium", app_title="dynamics")
 
 with app.setup:
     import os
-    from functools import partial
 
     import marimo as mo
 
@@ -251,9 +250,8 @@ def _(at, here, life, set_focus):
 
 
 @app.cell
-def _(published, site):
-    published()
-    _gallery = {
+def _():
+    gallery = {
         "How many live, come and go": charts.population,
         "How the population flows": charts.flow,
         "How long features live": charts.survival,
@@ -265,16 +263,21 @@ def _(published, site):
         "How clear the links are": charts.scores,
         "How good the dictionaries are": charts.quality,
     }
-    _site = site.value
+    # What is ticked stays so at another site, and while a run goes on.
+    wanted = mo.ui.dictionary({name: mo.ui.checkbox(label=name) for name in gallery})
     mo.vstack(
         [
             mo.Html(page.heading("The whole population", 2)),
-            mo.accordion(
-                {name: mo.lazy(partial(page.picture, draw, run, _site)) for name, draw in _gallery.items()},
-                multiple=True,
-            ),
+            mo.hstack(wanted.values(), justify="start", wrap=True, gap=1),
         ]
     )
+    return gallery, wanted
+
+
+@app.cell
+def _(gallery, published, site, wanted):
+    published()
+    mo.vstack([page.picture(name, draw, run, site.value) for name, draw in gallery.items() if wanted.value[name]])
     return
 
 

@@ -97,12 +97,12 @@ def clickable(chart: Ready) -> bool:
     return any("params" in layer for layer in chart.spec["layer"])
 
 
-def picture(draw: Callable[..., Any], run: Published, site: str) -> Any:
+def picture(name: str, draw: Callable[..., Any], run: Published, site: str) -> Any:
     """A chart of the whole site, or why there is none."""
     try:
         return draw(run, site)
     except (OSError, ValueError, RuntimeError) as error:
-        return sentence(str(error), f"Not drawn at {site}")
+        return sentence(f"Not drawn: {error}", f"{name}, at {site}")
 
 
 def steps(run: Published, site: str) -> list[int]:

@@ -205,10 +205,13 @@ def test_the_page_follows_a_run_that_goes_on(tab: Tab, going_on: Server) -> None
     go_to(page, 3)
     page.get_by_text("as of step 378, tracked up to step 230").wait_for()
     page.get_by_text("No event can be told yet").wait_for()
+    # The two charts of the track are there, and a third that was wished for.
+    lead(page.get_by_text("How the population flows", exact=True).click, page.locator("canvas").nth(2))
     publish(synthetic_run(25, sites=[SITE]), going_on.folder)
     [(events,)] = dynamics.open(going_on.folder).sql(f"select count(*) from events where site = '{SITE}'", "rows")
     page.get_by_text("as of step 143,000").wait_for()
     events_table(page).get_by_text(f"{events} rows").wait_for()
+    page.locator("canvas").nth(3).wait_for()
     shows(page, 3)
 
 

@@ -22,7 +22,7 @@ from dynamics.run import Run
 from dynamics.store.text import varchar
 from tests.charts.synthetic import synthetic_run
 from tests.explorer.conftest import Server, Tab, explorer_of
-from tests.explorer.test_browser import WAIT, ask
+from tests.explorer.test_browser import WAIT, ask, lead
 from tests.hostile import HUGE, TEXTS
 from tests.small_runs import SITE, runs_in
 
@@ -110,12 +110,11 @@ def test_the_explorer(tab: Tab, server: Server) -> None:
     page.set_default_timeout(WAIT)
     page.goto(server.address)
     page.wait_for_selector("[data-context]")
-    ask(page, "select distinct text[:300] as text, row from raw.probe_rows order by length(text), text limit 200")
-    page.locator("[data-answer]").wait_for()
+    sql = "select distinct text[:300] as text, row from raw.probe_rows order by length(text), text limit 200"
+    ask(page, sql, page.locator("[data-answer]"))
     assert page.locator("[data-answer] + div td *").count() == 0
     assert page.locator("[data-answer] + div td").count() == 400
-    page.get_by_text("Concepts", exact=True).click()
-    page.locator("canvas").nth(2).wait_for()
+    lead(page.get_by_text("Concepts", exact=True).click, page.locator("canvas").nth(2))
     assert page.locator("img[src=x], svg[onload], base[href*=evil], details[ontoggle]").count() == 0
 
 
