@@ -24,6 +24,10 @@ MOST = 40
 """Most checkpoints that are read from files; of more, evenly many are."""
 BETTER = 0.1
 """How much F1 has to rise from the first to the last checkpoint."""
+NAME = 32
+"""Characters of a concept's name in the headline; tooltips have all of it."""
+LETTER = 5.6
+"""Pixels of a letter above a panel, about."""
 
 
 def concepts(run: History, site: str) -> Any:
@@ -104,7 +108,7 @@ def _message(told: list[Row]) -> str:
     came = [row for row in told if row["step"] is not None]
     if not came:
         return f"None of {counted(len(told), 'concept')} ends with a better feature than at first"
-    first = listed(f"{row['concept']} from step {row['step']:,}" for row in came[:3])
+    first = listed(f"{_cut(row['concept'], NAME)} from step {row['step']:,}" for row in came[:3])
     more = f", {len(came) - 3} more later" if len(came) > 3 else ""
     gets = "gets" if len(came) == 1 else "get"
     who = f"{len(came)} of {counted(len(told), 'concept')} {gets} a better feature than at first"
@@ -141,7 +145,13 @@ def _panel(axis: StepAxis, rows: list[Row], told: Row, *, lowest: bool) -> Any:
         layers.append(mark.encode(x=axis.x(labels=lowest), y=y, tooltip=tooltip[:3]))
     carried = "" if told["track"] == "none" else f", at last track {told['track']}"
     when = f"from step {told['step']:,}{carried}" if told["step"] is not None else "no better at last"
+    named = f"{_cut(told['concept'], max(int(axis.width / LETTER) - len(when), NAME // 2))}: {when}"
     title = alt.TitleParams(
-        harmless(f"{told['concept']}: {when}"), fontSize=11, fontWeight="normal", offset=7, anchor="start"
+        harmless(named), limit=axis.width + 24, fontSize=11, fontWeight="normal", offset=7, anchor="start"
     )
     return layered(*layers, width=axis.width, height=70, title=title)
+
+
+def _cut(name: str, room: int) -> str:
+    """At most ``room`` characters of it."""
+    return name if len(name) <= room else f"{name[: room - 1].rstrip()}…"

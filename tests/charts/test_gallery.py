@@ -159,8 +159,10 @@ def test_bubbles_have_the_area_of_their_number_and_room() -> None:
 
 def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path / "run")
-    rows, concept = 40, np.arange(40) < 8
-    write_probe(directory, "p", ProbeRows(np.arange(rows), np.zeros(rows, int), None, {"digit": concept}))
+    rows, concept, long = 40, np.arange(40) < 8, "any other row of them all, " * 4
+    write_probe(
+        directory, "p", ProbeRows(np.arange(rows), np.zeros(rows, int), None, {"digit": concept, long: ~concept})
+    )
     for step in range(5):
         x = 0.1 + torch.rand(rows, 3, generator=torch.Generator().manual_seed(step))
         x[:, 0] = torch.from_numpy(concept if step >= 3 else np.arange(rows) % 2 == 0) * 5.0
@@ -181,10 +183,14 @@ def test_a_concept_comes_when_a_latent_fires_on_its_rows(tmp_path: Path) -> None
         "insert into raw.feature_history (branch, site, track, step, latent) values ('b0', 'a', 7, 4, 0)"
     )
     chart = charts.concepts(run, SITE)
-    assert title(chart) == "1 of 1 concept gets a better feature than at first: digit from step 3"
-    scores = {row["step"]: row["f1"] for row in data(chart) if row.get("latent") == 0}
+    assert title(chart) == "1 of 2 concepts gets a better feature than at first: digit from step 3"
+    scores = {row["step"]: row["f1"] for row in data(chart) if row.get("concept") == "digit"}
     assert scores[4] == 1
-    assert "at last track 7" in str(chart.to_dict())
+    panels = re.findall(r"'text': '(.*?: (?:from|no) .*?)'", str(chart.to_dict()["vconcat"]))
+    assert panels[0] == "digit: from step 3, at last track 7"
+    assert panels[1].startswith("any other row of them all")
+    assert len(panels[1]) < 120
+    assert panels[1].endswith("…: no better at last")
 
 
 def test_without_concepts_it_says_how_to_give_some(tmp_path: Path) -> None:
